@@ -1,2 +1,48 @@
-//! Placeholder.
-fn main() {}
+//! What CI runs and what anyone can run: `cargo xtask clients | check | test | demo`.
+//!
+//! Belongs here: the list of subcommands. Each has a module with a `run` of its own.
+//! Belongs elsewhere: anything the shipped binary needs.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod clients;
+mod demo;
+mod task;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own chores")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Fetch the unmodified runsc releases to test with into target/clients
+    Clients,
+    /// Formatting, lints and documentation
+    Check,
+    /// Fetch the clients, then run every test
+    Test(test::Args),
+    /// Build gofer and run a command in a sandbox it serves
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Clients => clients::run().map(|()| ExitCode::SUCCESS),
+        Task::Check => check::run().map(|()| ExitCode::SUCCESS),
+        Task::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Demo(args) => demo::run(&args),
+    };
+    done.unwrap_or_else(|failure| {
+        eprintln!("xtask: {failure}");
+        ExitCode::FAILURE
+    })
+}
