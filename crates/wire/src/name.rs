@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::Errno;
+use crate::{Decode, Encode, Errno, Malformed, Reader, Writer};
 
 /// A string as it travelled: at most 65535 bytes, any of them.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +38,18 @@ impl<'a> Text<'a> {
         } else {
             Ok(self.0)
         }
+    }
+}
+
+impl<'a> Decode<'a> for Text<'a> {
+    fn decode(r: &mut Reader<'a>) -> Result<Self, Malformed> {
+        r.text()
+    }
+}
+
+impl Encode for Text<'_> {
+    fn encode(&self, w: &mut Writer<'_>) {
+        w.text(*self);
     }
 }
 
