@@ -1,0 +1,135 @@
+//! Bulk data: bytes that go between a file and a message without passing through us.
+//!
+//! Belongs here: `pread` and `pwrite` into and out of a message, wherever that lies.
+//! Belongs elsewhere: which file and which range (`server`).
+#![allow(
+    unsafe_code,
+    reason = "the kernel gets addresses of shared memory, where no slice may be"
+)]
+
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::window::{PAYLOAD_AT, Window};
+
+/// The room for one message's payload, in the window or in private memory.
+#[derive(Debug)]
+pub struct Bulk<'a> {
+    base: *mut u8,
+    bytes: usize,
+    _room: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Bulk<'a> {
+    /// A payload in private memory, as the socket has it.
+    #[must_use]
+    pub fn private(room: &'a mut [u8]) -> Self {
+        Self {
+            base: room.as_mut_ptr(),
+            bytes: room.len(),
+            _room: PhantomData,
+        }
+    }
+
+    /// The payload area of a window, while it is our turn.
+    pub(crate) fn shared(window: &'a Window) -> Self {
+        let bytes = window.payload_bytes_max();
+        let base = window
+            .mapping()
+            .span(PAYLOAD_AT, bytes)
+            .expect("a window has a payload area");
+        Self {
+            base,
+            bytes,
+            _room: PhantomData,
+        }
+    }
+
+    /// Bytes in this room.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Reads from `fd` at `file_offset` into the room at `at`: `len` bytes, or fewer at the end of
+    /// the file or before an error.
+    ///
+    /// # Errors
+    /// `FAULT` if the range is not inside the room, `INVAL` for a negative offset, otherwise the
+    /// host's errno if it refuses the first piece.
+    pub fn pread(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        at: usize,
+        len: usize,
+        file_offset: i64,
+    ) -> Result<usize, Errno> {
+        let base = self.span(at, len)?;
+        pieces(len, file_offset, |done, offset| {
+            // SAFETY: `span` put all `len` bytes inside memory that lives as long as `self`, and
+            // `done` is at most `len`. It is either borrowed mutably for us alone or shared memory
+            // that nobody holds a reference to; the kernel writes any bytes, all valid.
+            unsafe { libc::pread64(fd.as_raw_fd(), base.add(done).cast(), len - done, offset) }
+        })
+    }
+
+    /// Writes the room's bytes at `at` to `fd` at `file_offset`: `len` bytes, or fewer before an
+    /// error.
+    ///
+    /// # Errors
+    /// As [`Bulk::pread`].
+    pub fn pwrite(
+        &self,
+        fd: BorrowedFd<'_>,
+        at: usize,
+        len: usize,
+        file_offset: i64,
+    ) -> Result<usize, Errno> {
+        let base = self.span(at, len)?;
+        pieces(len, file_offset, |done, offset| {
+            // SAFETY: as in `pread`; the kernel reads only, and initialised bytes only, since rooms
+            // are made from slices and file mappings. That the peer may change them is its affair.
+            unsafe { libc::pwrite64(fd.as_raw_fd(), base.add(done).cast(), len - done, offset) }
+        })
+    }
+
+    fn span(&self, at: usize, len: usize) -> Result<*mut u8, Errno> {
+        let end = at.checked_add(len).ok_or(Errno::FAULT)?;
+        if end <= self.bytes {
+            Ok(self.base.wrapping_add(at))
+        } else {
+            Err(Errno::FAULT)
+        }
+    }
+}
+
+/// Repeats `transfer(done, offset)` until `len` bytes are through or it makes no progress.
+fn pieces(
+    len: usize,
+    file_offset: i64,
+    mut transfer: impl FnMut(usize, i64) -> isize,
+) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < len {
+        let moved = i64::try_from(done).map_err(|_| Errno::INVAL)?;
+        let Some(offset) = file_offset.checked_add(moved) else {
+            break;
+        };
+        match usize::try_from(transfer(done, offset)) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(_) => match last_errno() {
+                Errno::INTR => {}
+                errno if done == 0 => return Err(errno),
+                _ => break,
+            },
+        }
+    }
+    Ok(done)
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
