@@ -264,3 +264,13 @@ pub fn devices_of(dir: BorrowedFd<'_>) -> Result<Devices, Errno> {
         Devices::Several
     })
 }
+
+/// Removes a file that was made but cannot be handed over, as best we can.
+pub fn take_back(dir: BorrowedFd<'_>, name: Name<'_>) {
+    drop(unlink_again(dir, name));
+}
+
+/// Removes a directory that was made but cannot be handed over, as best we can.
+pub fn take_back_directory(dir: BorrowedFd<'_>, name: Name<'_>) {
+    let _best_effort = rustix::fs::unlinkat(dir, name.as_bytes(), AtFlags::REMOVEDIR);
+}
