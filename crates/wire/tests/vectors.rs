@@ -331,11 +331,14 @@ impl Encode for WholePRead {
 
 // ---------------------------------------------------------------------- the table of types
 
+/// The fields, and how many bytes were left.
+type Decoded = Result<(Value, usize), Malformed>;
+
 /// How one type of the file is read and written.
 struct Codec {
     name: &'static str,
     mid: Option<Mid>,
-    decode: fn(&'static [u8]) -> Result<(Value, usize), Malformed>,
+    decode: fn(&'static [u8]) -> Decoded,
     encode: fn(&Value) -> Vec<u8>,
 }
 
