@@ -229,7 +229,7 @@ fn socket_loop(conn: &Arc<Connection>, socket: &Socket) {
 fn answer_on_socket(
     conn: &Arc<Connection>,
     mid: Mid,
-    request: &mut Vec<u8>,
+    request: &mut [u8],
     room: &mut Vec<u8>,
     reply: &mut Reply,
 ) -> Mid {
