@@ -1,0 +1,437 @@
+//! Plays the parent: starts a gofer, ours or the Go one, with the arguments, descriptors and
+//! namespaces that a `runsc` of a given release gives it (`gofer-process.md` 2.2, 3, 13, 16).
+//!
+//! Must hold: nothing is left behind; a gofer that was not waited for is killed on drop.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde_json::{Value, json};
+
+use crate::spawn::{Plan, spawn};
+
+/// Descriptors on their way to a child are kept above this number, out of the way of theirs.
+const OUT_OF_THE_WAY: i32 = 200;
+
+/// Whose command line is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Release 20221219.
+    V2022_12,
+    /// Releases of 2024.
+    V2024,
+    /// Release 20260817.
+    V2026_08,
+}
+
+/// A gofer about to be started.
+#[derive(Debug)]
+pub struct Parent {
+    program: PathBuf,
+    dialect: Dialect,
+    bundle: PathBuf,
+    confs: Vec<String>,
+    global_flags: Vec<String>,
+    user_namespace: bool,
+    device_connection: bool,
+    sync_userns: bool,
+    sync_nvproxy: bool,
+    output: Option<OwnedFd>,
+    debug_log: Option<OwnedFd>,
+    log: Option<OwnedFd>,
+}
+
+/// A gofer that runs. Dropping it kills it.
+#[derive(Debug)]
+pub struct Gofer {
+    /// Its process id.
+    pub pid: Pid,
+    /// Our ends of the connections: root first.
+    pub sockets: Vec<OwnedFd>,
+    /// Our end of the device connection.
+    pub device_socket: Option<OwnedFd>,
+    /// Our end of the service that opens mount sources (v2026-08).
+    pub rpc: Option<OwnedFd>,
+    /// Our end of the socket that may deliver the sandbox's pidfd (v2026-08).
+    pub sentry_exit: Option<OwnedFd>,
+    /// Our ends of the sync sockets: the gofer waits until they are closed.
+    pub sync: Vec<OwnedFd>,
+    mounts: Option<OwnedFd>,
+    argv: Vec<String>,
+    waited: bool,
+}
+
+/// How a gofer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself.
+    Status(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// Writes `config.json` for a root and mounts into `bundle`.
+///
+/// # Errors
+/// The host's.
+pub fn write_bundle(bundle: &Path, root: &Path, readonly: bool, mounts: &Value) -> io::Result<()> {
+    let spec = json!({
+        "ociVersion": "1.0.0",
+        "process": { "args": ["/bin/true"], "cwd": "/", "user": { "uid": 0, "gid": 0 } },
+        "root": { "path": root, "readonly": readonly },
+        "mounts": mounts,
+        "linux": {},
+    });
+    std::fs::write(bundle.join("config.json"), spec.to_string())
+}
+
+impl Parent {
+    /// A gofer for the bundle, with one conf for the root and one for each mount of the spec that a
+    /// gofer backs. Each conf whose lower layer is `lisafs` gets a connection (before 2024: each).
+    #[must_use]
+    pub fn new(program: &Path, dialect: Dialect, bundle: &Path, confs: &[&str]) -> Self {
+        Self {
+            program: program.to_owned(),
+            dialect,
+            bundle: bundle.to_owned(),
+            confs: confs.iter().map(|&conf| conf.to_owned()).collect(),
+            global_flags: Vec::new(),
+            user_namespace: false,
+            device_connection: false,
+            sync_userns: false,
+            sync_nvproxy: false,
+            output: None,
+            debug_log: None,
+            log: None,
+        }
+    }
+
+    /// Adds a global flag, as `--name=value`.
+    #[must_use]
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.global_flags.push(flag.to_owned());
+        self
+    }
+
+    /// In a new user namespace with identity maps, as runsc does by default since 2024.
+    #[must_use]
+    pub const fn user_namespace(mut self) -> Self {
+        self.user_namespace = true;
+        self
+    }
+
+    /// With a connection for `/dev`.
+    #[must_use]
+    pub const fn device_connection(mut self) -> Self {
+        self.device_connection = true;
+        self
+    }
+
+    /// With the sync socket of a parent that is not root.
+    #[must_use]
+    pub const fn sync_userns(mut self) -> Self {
+        self.sync_userns = true;
+        self
+    }
+
+    /// With the sync socket of NVIDIA hooks (2024 only).
+    #[must_use]
+    pub const fn sync_nvproxy(mut self) -> Self {
+        self.sync_nvproxy = true;
+        self
+    }
+
+    /// Standard output and error go here instead of `/dev/null`.
+    #[must_use]
+    pub fn output(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.output = Some(file.into());
+        self
+    }
+
+    /// The debug log.
+    #[must_use]
+    pub fn debug_log(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.debug_log = Some(file.into());
+        self
+    }
+
+    /// The log of fatal errors.
+    #[must_use]
+    pub fn log(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.log = Some(file.into());
+        self
+    }
+
+    /// Starts it. It waits for nothing but the sync sockets, see [`Gofer::release`].
+    ///
+    /// # Errors
+    /// The host's; among others `EPERM` without privileges.
+    pub fn start(self) -> io::Result<Gofer> {
+        let mut given = Given::new(&self)?;
+        let mut gofer = self.arguments(&mut given)?;
+        let (go_read, go_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let [go_read, go_write] = [go_read, go_write].map(out_of_the_way);
+        let (go_read, go_write) = (go_read?, go_write?);
+        let c_string = |text: &[u8]| CString::new(text).map_err(io::Error::other);
+        let program = c_string(self.program.as_os_str().as_bytes())?;
+        let argv: io::Result<Vec<CString>> = gofer
+            .argv
+            .iter()
+            .map(|word| c_string(word.as_bytes()))
+            .collect();
+        let pid = spawn(&Plan {
+            namespaces: self.namespaces(),
+            setsid: self.dialect != Dialect::V2022_12,
+            become_root: self.user_namespace,
+            go: (&go_read, &go_write),
+            fds: &given.fds,
+            program: &program,
+            argv: &argv?,
+        })?;
+        gofer.pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process id"))?;
+        gofer.waited = false;
+        if self.user_namespace {
+            copy_id_maps(gofer.pid)?;
+        }
+        File::from(go_write).write_all(b"g")?;
+        Ok(gofer)
+    }
+
+    const fn namespaces(&self) -> u64 {
+        let mut all = libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | libc::CLONE_NEWNET;
+        if self.user_namespace {
+            all |= libc::CLONE_NEWUSER;
+        }
+        all as u64
+    }
+
+    fn connections(&self) -> usize {
+        let served = |conf: &&String| conf.starts_with("lisafs");
+        match self.dialect {
+            Dialect::V2022_12 => self.confs.len(),
+            Dialect::V2024 | Dialect::V2026_08 => self.confs.iter().filter(served).count(),
+        }
+    }
+
+    /// The argument vector in the order of 2.2, and the descriptors it names.
+    fn arguments(&self, given: &mut Given) -> io::Result<Gofer> {
+        let mut argv = vec!["runsc-gofer".to_owned()];
+        argv.extend(self.global_flags.iter().cloned());
+        for (name, file) in [("log-fd", &self.log), ("debug-log-fd", &self.debug_log)] {
+            if let Some(file) = file {
+                argv.push(given.flag(name, file.try_clone()?)?);
+            }
+        }
+        argv.push("gofer".to_owned());
+        argv.extend([
+            "--bundle".to_owned(),
+            self.bundle.to_string_lossy().into_owned(),
+        ]);
+        if self.dialect != Dialect::V2022_12 {
+            argv.push(format!("--gofer-mount-confs={}", self.confs.join(",")));
+        }
+        let spec = File::open(self.bundle.join("config.json"))?;
+        argv.push(given.flag("spec-fd", spec.into())?);
+        let (mounts, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        argv.push(given.flag("mounts-fd", theirs)?);
+        let (mut rpc, mut sentry_exit) = (None, None);
+        if self.dialect == Dialect::V2026_08 {
+            rpc = Some(given.pair("rpc-fd", SocketType::STREAM, &mut argv)?);
+            // A ring would only be kept open; any file can be.
+            argv.push(given.flag("pin-ring-fd", File::open("/dev/null")?.into())?);
+            sentry_exit =
+                Some(given.pair("sync-sentry-exit-fd", SocketType::SEQPACKET, &mut argv)?);
+        }
+        let stream = SocketType::STREAM;
+        let mut sockets = Vec::new();
+        for _ in 0..self.connections() {
+            sockets.push(given.pair("io-fds", stream, &mut argv)?);
+        }
+        let mut device_socket = None;
+        if self.device_connection {
+            device_socket = Some(given.pair("dev-io-fd", stream, &mut argv)?);
+        }
+        let mut sync = Vec::new();
+        if self.sync_userns {
+            sync.push(given.pair("sync-userns-fd", stream, &mut argv)?);
+        }
+        if self.sync_nvproxy && self.dialect == Dialect::V2024 {
+            sync.push(given.pair("sync-nvproxy-fd", stream, &mut argv)?);
+        }
+        if self.dialect == Dialect::V2026_08 {
+            sync.push(given.pair("sync-chroot-fd", stream, &mut argv)?);
+            argv.push("rig-container".to_owned());
+        }
+        let (pid, waited) = (Pid::INIT, true);
+        let mounts = Some(mounts);
+        Ok(Gofer {
+            pid,
+            sockets,
+            device_socket,
+            rpc,
+            sentry_exit,
+            sync,
+            mounts,
+            argv,
+            waited,
+        })
+    }
+}
+
+/// Descriptors as the child will see them, by their place.
+struct Given {
+    fds: Vec<OwnedFd>,
+}
+
+impl Given {
+    fn new(parent: &Parent) -> io::Result<Self> {
+        let null = File::options().read(true).open("/dev/null")?;
+        let output = match &parent.output {
+            Some(file) => file.try_clone()?,
+            None => File::options().write(true).open("/dev/null")?.into(),
+        };
+        let standard = [null.into(), output.try_clone()?, output];
+        let fds: io::Result<_> = standard.into_iter().map(out_of_the_way).collect();
+        Ok(Self { fds: fds? })
+    }
+
+    /// Hands over a descriptor; the word that names it.
+    fn flag(&mut self, name: &str, fd: OwnedFd) -> io::Result<String> {
+        self.fds.push(out_of_the_way(fd)?);
+        Ok(format!("--{name}={}", self.fds.len() - 1))
+    }
+
+    /// Hands over one end of a pair; the other end.
+    fn pair(
+        &mut self,
+        name: &str,
+        kind: SocketType,
+        argv: &mut Vec<String>,
+    ) -> io::Result<OwnedFd> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+        argv.push(self.flag(name, theirs)?);
+        Ok(ours)
+    }
+}
+
+fn out_of_the_way(fd: OwnedFd) -> io::Result<OwnedFd> {
+    Ok(fcntl_dupfd_cloexec(&fd, OUT_OF_THE_WAY)?)
+}
+
+/// Gives the child's user namespace the maps of our own.
+fn copy_id_maps(pid: Pid) -> io::Result<()> {
+    for map in ["uid_map", "gid_map"] {
+        let identity: String = std::fs::read_to_string(format!("/proc/self/{map}"))?
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                let (inside, _, size) = (words.next()?, words.next()?, words.next()?);
+                Some(format!("{inside} {inside} {size}\n"))
+            })
+            .collect();
+        std::fs::write(format!("/proc/{}/{map}", pid.as_raw_nonzero()), identity)?;
+    }
+    Ok(())
+}
+
+impl Gofer {
+    /// The argument vector it was started with.
+    #[must_use]
+    pub fn argv(&self) -> &[String] {
+        &self.argv
+    }
+
+    /// Closes our ends of the sync sockets: the gofer may go on.
+    pub fn release(&mut self) {
+        self.sync.clear();
+    }
+
+    /// The list of mounts as the gofer wrote it, once its set-up is done. Empty if it died first.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn mounts(&mut self) -> io::Result<Vec<u8>> {
+        let mut list = Vec::new();
+        if let Some(pipe) = self.mounts.take() {
+            File::from(pipe).read_to_end(&mut list)?;
+        }
+        Ok(list)
+    }
+
+    /// Takes our end of the first connection that is left.
+    ///
+    /// # Errors
+    /// If none is left.
+    pub fn take_socket(&mut self) -> io::Result<OwnedFd> {
+        if self.sockets.is_empty() {
+            return Err(io::Error::other("no connection is left"));
+        }
+        Ok(self.sockets.remove(0))
+    }
+
+    /// A path below its `/proc` directory.
+    #[must_use]
+    pub fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid.as_raw_nonzero()))
+    }
+
+    /// Closes everything of ours and waits for its end.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn wait(mut self) -> io::Result<Ended> {
+        self.release();
+        self.sockets.clear();
+        (self.device_socket, self.rpc, self.sentry_exit) = (None, None, None);
+        self.reap()
+    }
+
+    /// Kills it, as the end of a container does.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn kill(mut self) -> io::Result<Ended> {
+        kill_process(self.pid, Signal::KILL)?;
+        self.reap()
+    }
+
+    fn reap(&mut self) -> io::Result<Ended> {
+        loop {
+            match waitpid(Some(self.pid), WaitOptions::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(None) => {}
+                Ok(Some((_, status))) => {
+                    self.waited = true;
+                    let by_signal = status.terminating_signal().map(Ended::Signal);
+                    let by_itself = status.exit_status().map(Ended::Status);
+                    return by_itself
+                        .or(by_signal)
+                        .ok_or_else(|| io::Error::other("stopped"));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Gofer {
+    fn drop(&mut self) {
+        if !self.waited {
+            // It may be dead already; then there is only the corpse to collect.
+            _ = kill_process(self.pid, Signal::KILL);
+            _ = self.reap();
+        }
+    }
+}
