@@ -234,7 +234,7 @@ fn dirent<'e>(
         dev_minor: own.dev_minor,
         dev_major: own.dev_major,
         off: entry.next_entry_cookie(),
-        kind: (entry.file_type().as_raw_mode() >> 12) as u8,
+        kind: type_number(entry.file_type()),
         name: Text(name),
     };
     if devices == Devices::Several || entry.file_type() == FileType::Unknown {
@@ -247,6 +247,14 @@ fn dirent<'e>(
         }
     }
     dirent
+}
+
+/// `DT_*`, which are the type bits of a mode; 0 where the file system does not say.
+fn type_number(file_type: FileType) -> u8 {
+    match file_type {
+        FileType::Unknown => 0,
+        known => (known.as_raw_mode() >> 12) as u8,
+    }
 }
 
 /// Whether a file system keeps all its files on one device number. Mount points are another
