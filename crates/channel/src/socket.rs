@@ -198,7 +198,8 @@ impl Socket {
         })?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(donated) = message {
-                fds.extend(donated);
+                // The room is rounded up, so more may come; the iterator's drop closes those.
+                fds.extend(donated.take(SOCKET_FDS_MAX));
             }
         }
         Ok(got.bytes)
