@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::thread::yield_now;
+use std::thread::{park_timeout, yield_now};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::thread::futex;
@@ -22,9 +23,13 @@ const CLIENT_ACTIVE: u32 = 0;
 const SERVER_ACTIVE: u32 = 1;
 const SHUT_DOWN: u32 = 2;
 
-/// Wake-ups sent to a local thread that waits before giving it up. One is enough unless the peer
-/// has moved our waiter to another futex, out of our reach (`FUTEX_REQUEUE`).
-const CLOSE_WAKES_MAX: u32 = 10_000;
+/// Wake-ups sent to a local thread that waits before giving it up. One is enough unless it is still
+/// on its way into the wait, or the machine is busy, or the peer has moved our waiter to another
+/// futex, out of our reach (`FUTEX_REQUEUE`).
+const CLOSE_WAKES_MAX: u32 = 1000;
+/// After this many wake-ups we pause between them: a second in all, then the thread is lost.
+const CLOSE_WAKES_QUICK: u32 = 100;
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why a channel ended, or a message did not go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -106,13 +111,18 @@ impl Shared {
     /// Wakes the endpoint's thread until it has left its wait. More than one wake-up may be needed:
     /// it may still be on its way into the wait.
     fn rouse(&self) -> bool {
-        for _ in 0..CLOSE_WAKES_MAX {
+        for wakes in 0..CLOSE_WAKES_MAX {
             if !self.asleep.load(SeqCst) {
                 return true;
             }
             self.state().swap(SHUT_DOWN, SeqCst);
             self.wake(i32::MAX as u32);
-            yield_now();
+            // Parking needs no system call that mutexes do not need too.
+            if wakes < CLOSE_WAKES_QUICK {
+                yield_now()
+            } else {
+                park_timeout(CLOSE_PAUSE)
+            }
         }
         !self.asleep.load(SeqCst)
     }
