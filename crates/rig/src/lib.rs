@@ -191,11 +191,11 @@ impl Drop for Rig {
     }
 }
 
-/// Starts a server for one tree; the client's socket and the server's thread.
+/// Starts a server for one tree, or whatever file it is; the client's socket and the server's thread.
 #[must_use]
 pub fn serve(tree: &Path, setup: Setup) -> (OwnedFd, JoinHandle<()>) {
     become_server_like();
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = must(rustix::fs::open(tree, flags, Mode::empty()), "the tree");
     let (ours, theirs) = pair();
     let donated = setup.policy.donate_mount.then(|| {
