@@ -1,0 +1,274 @@
+//! seccomp: the system calls that are left, compiled from one table.
+//!
+//! Belongs here: how rows become a filter, how filters stack. Belongs elsewhere: the rows
+//! (`table`), who installs what when (`stage`, `thread`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
+
+use crate::Error;
+pub use crate::table::{LOCKED_OUT, READ_ONLY_REFUSED, RULES};
+
+/// One row: a call, when it is needed, what its arguments must be, and why it is here at all.
+/// Several rows of one call are alternatives.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// Number on this architecture.
+    pub number: i64,
+    /// Name, for people.
+    pub name: &'static str,
+    /// Which option needs it.
+    pub when: When,
+    /// All must hold.
+    pub arguments: &'static [Arg],
+    /// Why it is needed.
+    pub reason: &'static str,
+}
+
+/// Which option a row belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Every process.
+    Always,
+    /// Clients may connect to host sockets.
+    HostOpen,
+    /// Clients may make host sockets.
+    HostCreate,
+    /// Either of the two.
+    HostSockets,
+    /// Connecting under the application's ids (v2026-08).
+    Credentials,
+    /// A profile is written.
+    Profiling,
+    /// Until the thread has tightened itself; then a second filter refuses it.
+    UntilTightened,
+}
+
+/// What one argument must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arg {
+    /// Argument `0` equals `1` (low 32 bits).
+    Is(u8, u32),
+    /// Argument `0` has all bits of `1`.
+    Has(u8, u64),
+    /// Argument `0` has none of the bits of `1`.
+    Lacks(u8, u64),
+    /// The argument is the descriptor of the own descriptor directory.
+    IsDescriptorDirectory(u8),
+    /// The argument is the own process id.
+    IsOwnProcess(u8),
+}
+
+/// Which rows apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    /// `--host-uds` open or all.
+    pub host_open: bool,
+    /// `--host-uds` create or all.
+    pub host_create: bool,
+    /// Connecting under other ids.
+    pub credentials: bool,
+    /// Profiles.
+    pub profiling: bool,
+    /// Number of the own descriptor directory.
+    pub descriptor_directory: u32,
+}
+
+impl Wants {
+    fn includes(self, when: When) -> bool {
+        match when {
+            When::Always | When::UntilTightened => true,
+            When::HostOpen => self.host_open,
+            When::HostCreate => self.host_create,
+            When::HostSockets => self.host_open || self.host_create,
+            When::Credentials => self.credentials,
+            When::Profiling => self.profiling,
+        }
+    }
+}
+
+/// The rows in force under `wants`, in table order.
+pub fn rows(wants: Wants) -> impl Iterator<Item = &'static Rule> {
+    RULES
+        .iter()
+        .copied()
+        .flatten()
+        .filter(move |rule| wants.includes(rule.when))
+}
+
+/// Names of the calls in force under `wants`, each once.
+pub fn names(wants: Wants) -> BTreeSet<&'static str> {
+    rows(wants).map(|rule| rule.name).collect()
+}
+
+/// The filter of the whole process. What matches no row kills it.
+pub(crate) fn allow_list(wants: Wants) -> Result<BpfProgram, Error> {
+    let mut chains = Chains::default();
+    for rule in rows(wants) {
+        chains.add(rule, wants)?;
+    }
+    chains.compile(SeccompAction::KillProcess, SeccompAction::Allow)
+}
+
+/// `clone3` hides its flags in memory, out of a filter's sight: "no such call" makes the runtime
+/// use `clone`, whose flags can be seen. Lies under the allow list, which lets the call through.
+pub(crate) fn refuse_clone3() -> Result<BpfProgram, Error> {
+    refuse(&[(libc::SYS_clone3, libc::ENOSYS)])
+}
+
+/// Answers the named calls with an errno and says nothing about others.
+pub(crate) fn refuse(calls: &[(i64, i32)]) -> Result<BpfProgram, Error> {
+    let errno = calls.first().map_or(libc::EPERM, |(_, errno)| *errno);
+    let mut chains = Chains::default();
+    for (number, _) in calls {
+        chains.0.entry(*number).or_default();
+    }
+    chains.compile(
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno.unsigned_abs()),
+    )
+}
+
+/// Installs for all threads.
+pub(crate) fn install_everywhere(program: &BpfProgram) -> Result<(), Error> {
+    seccompiler::apply_filter_all_threads(program).map_err(|error| Error::Seal(error.to_string()))
+}
+
+/// Installs for the calling thread and those it will start.
+pub(crate) fn install_here(program: &BpfProgram) -> Result<(), Error> {
+    seccompiler::apply_filter(program).map_err(|error| Error::Seal(error.to_string()))
+}
+
+/// Alternatives by call. An empty list means: whatever the arguments.
+#[derive(Default)]
+struct Chains(BTreeMap<i64, Vec<SeccompRule>>);
+
+impl Chains {
+    fn add(&mut self, rule: &Rule, wants: Wants) -> Result<(), Error> {
+        let chain = self.0.entry(rule.number).or_default();
+        if rule.arguments.is_empty() {
+            return Ok(());
+        }
+        let conditions: Result<Vec<_>, _> = rule
+            .arguments
+            .iter()
+            .map(|argument| condition(*argument, wants))
+            .collect();
+        let rule = conditions.and_then(SeccompRule::new);
+        chain.push(rule.map_err(|error| Error::Seal(error.to_string()))?);
+        Ok(())
+    }
+
+    fn compile(
+        self,
+        otherwise: SeccompAction,
+        matched: SeccompAction,
+    ) -> Result<BpfProgram, Error> {
+        let arch = TargetArch::try_from(std::env::consts::ARCH);
+        arch.and_then(|arch| SeccompFilter::new(self.0, otherwise, matched, arch))
+            .and_then(BpfProgram::try_from)
+            .map_err(|error| Error::Seal(error.to_string()))
+    }
+}
+
+fn condition(argument: Arg, wants: Wants) -> Result<SeccompCondition, seccompiler::BackendError> {
+    match argument {
+        Arg::Is(index, value) => SeccompCondition::new(index, Length::Dword, Op::Eq, value.into()),
+        Arg::Has(index, bits) => {
+            SeccompCondition::new(index, Length::Qword, Op::MaskedEq(bits), bits)
+        }
+        Arg::Lacks(index, bits) => {
+            SeccompCondition::new(index, Length::Qword, Op::MaskedEq(bits), 0)
+        }
+        Arg::IsDescriptorDirectory(index) => {
+            let number = wants.descriptor_directory.into();
+            SeccompCondition::new(index, Length::Dword, Op::Eq, number)
+        }
+        Arg::IsOwnProcess(index) => {
+            let own = std::process::id().into();
+            SeccompCondition::new(index, Length::Dword, Op::Eq, own)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+    use super::*;
+
+    const ALL: Wants = Wants {
+        host_open: true,
+        host_create: true,
+        credentials: true,
+        profiling: true,
+        descriptor_directory: 7,
+    };
+
+    #[test]
+    fn every_row_has_a_reason_and_none_makes_another_idle() {
+        let free: BTreeSet<&str> = rows(ALL)
+            .filter(|rule| rule.arguments.is_empty())
+            .map(|rule| rule.name)
+            .collect();
+        for rule in rows(ALL) {
+            assert!(rule.reason.len() > 5, "{} says why it is there", rule.name);
+            let bound = !rule.arguments.is_empty();
+            assert!(
+                !(bound && free.contains(rule.name)),
+                "{}: a free row hides this",
+                rule.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_jail_is_for_is_in_no_row() {
+        let names: BTreeSet<&str> = rows(ALL).map(|rule| rule.name).collect();
+        for name in [
+            "openat2",
+            "mount",
+            "execve",
+            "execveat",
+            "ptrace",
+            "io_uring_setup",
+            "userfaultfd",
+            "unshare",
+            "setns",
+            "chroot",
+            "pivot_root",
+            "bpf",
+            "open_by_handle_at",
+            "kill",
+            "process_vm_readv",
+            "keyctl",
+            "move_mount",
+            "open_tree",
+            "init_module",
+        ] {
+            assert!(!names.contains(name), "{name}");
+        }
+        let plain: BTreeSet<&str> = rows(Wants::default()).map(|rule| rule.name).collect();
+        for name in ["socket", "connect", "bind", "setresuid", "setitimer"] {
+            assert!(!plain.contains(name), "{name} needs its option");
+        }
+    }
+
+    #[test]
+    fn the_filters_compile_for_every_combination() {
+        for bits in 0..16_u8 {
+            let wants = Wants {
+                host_open: bits & 1 != 0,
+                host_create: bits & 2 != 0,
+                credentials: bits & 4 != 0,
+                profiling: bits & 8 != 0,
+                descriptor_directory: 9,
+            };
+            assert!(allow_list(wants).unwrap().len() < 4096);
+        }
+        assert!(!refuse_clone3().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,36 @@
+//! What this process does about signals. As PID 1 of its namespace it would otherwise ignore all
+//! that have no handler, and whoever stops its cgroup would wait out a timeout.
+
+#![allow(unsafe_code, reason = "signal handlers have no safe wrapper")]
+
+use rustix::io::Errno;
+
+/// From now on HUP, INT and TERM end the process with status 128 + number, and QUIT with 2, as
+/// they end the reference.
+///
+/// # Errors
+/// The host's errno.
+pub fn exit_on_signals() -> Result<(), Errno> {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT] {
+        let handler = leave as extern "C" fn(libc::c_int);
+        // SAFETY: all zeroes is a valid `sigaction`: no flags, nothing blocked.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as libc::sighandler_t;
+        // SAFETY: `action` lives, and its handler only makes a call that is allowed in one.
+        if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+            let error = std::io::Error::last_os_error();
+            return Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL));
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn leave(signal: libc::c_int) {
+    let status = if signal == libc::SIGQUIT {
+        2
+    } else {
+        128 + signal
+    };
+    // SAFETY: `_exit` may be called from a signal handler; nothing of ours has to be tidied.
+    unsafe { libc::_exit(status) }
+}
