@@ -10,9 +10,6 @@ pub fn utc_offset_seconds() -> i64 {
     // SAFETY: all zeroes is a valid `tm`.
     let mut local: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both live; the process has one thread, so nobody changes the environment meanwhile.
-    let known = unsafe {
-        libc::tzset();
-        !libc::localtime_r(&raw const now, &raw mut local).is_null()
-    };
+    let known = unsafe { !libc::localtime_r(&raw const now, &raw mut local).is_null() };
     if known { local.tm_gmtoff } else { 0 }
 }

@@ -57,7 +57,7 @@ pub const RULES: &[&[Rule]] = &[RUNTIME, FILES, CONNECTIONS, SOCKETS, SEALING, a
 
 /// What a Rust program with threads and a static C library does by itself.
 const RUNTIME: &[Rule] = &[
-    call!(SYS_brk, Always, [], "heap"),
+    call!(SYS_brk, Always, [], "the heap grows"),
     call!(
         SYS_mmap,
         Always,
@@ -161,7 +161,7 @@ const RUNTIME: &[Rule] = &[
         SYS_futex,
         Always,
         [Is(1, FUTEX_WAKE | FUTEX_PRIVATE)],
-        "locks"
+        "locks of the library"
     ),
     call!(
         SYS_futex,
@@ -331,7 +331,7 @@ const FILES: &[Rule] = &[
 const CONNECTIONS: &[Rule] = &[
     call!(SYS_read, Always, [], "sockets, wake-ups"),
     call!(SYS_write, Always, [], "logs, wake-ups"),
-    call!(SYS_writev, Always, [], "logs"),
+    call!(SYS_writev, Always, [], "lines of the log"),
     call!(SYS_sendmsg, Always, [], "replies with descriptors"),
     call!(
         SYS_recvmsg,
@@ -405,15 +405,15 @@ const SOCKETS: &[Rule] = &[
         [],
         "ConnectWithCreds, on the one thread that may"
     ),
-    call!(SYS_setitimer, Profiling, [], "sampling"),
+    call!(SYS_setitimer, Profiling, [], "sampling by time"),
     call!(
         SYS_timer_create,
         Profiling,
         [Is(0, 3)],
         "sampling by a thread's processor time"
     ),
-    call!(SYS_timer_settime, Profiling, [], "sampling"),
-    call!(SYS_timer_delete, Profiling, [], "sampling"),
+    call!(SYS_timer_settime, Profiling, [], "sampling by time"),
+    call!(SYS_timer_delete, Profiling, [], "sampling by time"),
 ];
 
 /// What a serving thread needs to become narrower than the process. All of it can only take away.

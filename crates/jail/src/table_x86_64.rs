@@ -11,5 +11,5 @@ pub(super) const RULES: &[Rule] = &[
         [],
         "one place that watches all connections"
     ),
-    call!(SYS_getitimer, Profiling, [], "sampling"),
+    call!(SYS_getitimer, Profiling, [], "sampling by time"),
 ];

@@ -1,0 +1,502 @@
+//! The cases. Each name is a sentence.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::mount::MountFlags;
+use serde_json::json;
+
+use crate::parent::Start;
+
+pub trait Case: Fn() + UnwindSafe + RefUnwindSafe {}
+impl<T: Fn() + UnwindSafe + RefUnwindSafe> Case for T {}
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub const ALL: &[(&str, fn())] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+cases![
+    volumes_land_where_links_lead_and_the_list_says_so,
+    a_volume_inside_an_earlier_one_is_made_there,
+    a_loop_of_links_fails_with_the_destination_in_the_message,
+    files_go_on_files_and_a_fifo_or_socket_in_their_place_does_no_harm,
+    kinds_that_do_not_fit_and_missing_sources_are_named,
+    read_only_covers_what_came_along_but_not_volumes_inside,
+    a_read_only_root_covers_mounts_below_the_image_but_not_volumes,
+    an_image_that_is_not_ours_gets_an_empty_root,
+    a_hidden_mount_still_serves_its_own_content,
+    the_host_sees_nothing_of_all_this,
+    the_hosts_root_can_be_served,
+    a_plain_bind_over_locked_mounts_says_that_rbind_helps,
+    a_noexec_image_starts_read_only,
+    propagation_options_are_applied,
+    a_missing_working_directory_is_made_but_not_on_read_only_mounts,
+    devices_are_bound_for_their_connection,
+    the_sealed_process_holds_the_minimum,
+    forbidden_calls_kill,
+    threads_start_and_tighten_under_the_filter,
+    landlock_keeps_a_tightened_thread_in_its_tree,
+    thirty_mounts_come_up,
+    nothing_outside_is_touched_while_names_are_swapped,
+];
+
+/// Runs a body in all shapes a parent may give the process.
+fn in_every_shape(body: impl Fn(Start, &str)) {
+    for (user_namespace, classic, dialect) in [
+        (false, false, 2024),
+        (true, false, 2024),
+        (true, false, 2026),
+        (false, false, 2022),
+        (false, true, 2024),
+        (true, true, 2024),
+    ] {
+        let mut start = Start::new();
+        start.user_namespace = user_namespace;
+        start.classic = classic;
+        start.dialect = dialect;
+        body(start, &format!("user namespace {user_namespace}, classic {classic}, {dialect}"));
+    }
+}
+
+fn volumes_land_where_links_lead_and_the_list_says_so() {
+    in_every_shape(|mut start, shape| {
+        start.dir("rootfs/var/real");
+        for (target, link) in [
+            ("/var/real", "absolute"),
+            ("var/real", "relative"),
+            ("../../../var/real", "climbing"),
+            ("/nowhere/yet", "dangling"),
+        ] {
+            symlink(target, start.at("rootfs").join(link)).unwrap();
+        }
+        start.other_mount(json!({"destination": "/proc", "type": "proc", "source": "proc"}));
+        for (number, destination) in ["/absolute/a", "/relative/b", "/climbing/c", "/dangling/d",
+            "/absolute/x/../e", "/../../f//"].iter().enumerate()
+        {
+            start.file(&format!("v{number}/who"), &number.to_string());
+            start.volume(start.at(&format!("v{number}")), destination, &["rbind", "rw"]);
+        }
+        let mut running = start.sealed();
+        assert_eq!(
+            running.destinations(),
+            ["/proc", "/var/real/a", "/var/real/b", "/var/real/c", "/nowhere/yet/d",
+             "/absolute/x/../e".replace("/absolute/x/../e", "/var/real/e").as_str(), "/f"],
+            "{shape}"
+        );
+        for number in 0..6 {
+            assert_eq!(running.ask(&format!("read {} who", number + 1)), number.to_string());
+        }
+        let source = running.list[0]["source"].as_str().unwrap().to_owned();
+        assert!(source.ends_with("/proc") && source.len() > 5, "{source}");
+    });
+}
+
+fn a_volume_inside_an_earlier_one_is_made_there() {
+    in_every_shape(|mut start, shape| {
+        start.dir("outer");
+        start.file("inner/who", "inner");
+        start.volume(start.at("outer"), "/data", &["rbind"]);
+        start.volume(start.at("inner"), "/data/deep/er", &["bind", "ro"]);
+        let mut running = start.sealed();
+        assert_eq!(running.destinations(), ["/data", "/data/deep/er"], "{shape}");
+        assert!(start.at("outer/deep/er").is_dir(), "the mount point is made in the volume");
+        assert_eq!(running.ask("read 2 who"), "inner");
+        assert!(running.attributes("/data/deep/er").starts_with("ro"));
+        assert!(running.attributes("/data").starts_with("rw"));
+        assert_eq!(running.ask("list"), "/:rw /data:rw /data/deep/er:ro");
+    });
+}
+
+fn a_loop_of_links_fails_with_the_destination_in_the_message() {
+    in_every_shape(|mut start, shape| {
+        symlink("/b", start.at("rootfs/a")).unwrap();
+        symlink("/a", start.at("rootfs/b")).unwrap();
+        start.dir("v");
+        start.volume(start.at("v"), "/a/x", &["rbind"]);
+        let message = start.fails();
+        assert!(message.starts_with("128 ") && message.contains("/a/x"), "{shape}: {message}");
+    });
+}
+
+fn files_go_on_files_and_a_fifo_or_socket_in_their_place_does_no_harm() {
+    in_every_shape(|mut start, shape| {
+        start.file("rootfs/there", "image");
+        start.file("v", "volume");
+        mknodat(CWD, start.at("rootfs/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(start.at("rootfs/socket")).unwrap();
+        for destination in ["/there", "/fifo", "/socket", "/made/here"] {
+            start.volume(start.at("v"), destination, &["bind"]);
+        }
+        let mut running = start.sealed();
+        for connection in 1..=4 {
+            assert_eq!(running.ask(&format!("donated {connection}")), "false", "{shape}");
+        }
+        for name in ["there", "fifo", "socket"] {
+            assert_eq!(running.ask(&format!("read 0 {name}")), "volume", "{shape}");
+        }
+        assert!(fs::metadata(start.at("rootfs/fifo")).unwrap().file_type().is_fifo());
+        assert!(fs::metadata(start.at("rootfs/made/here")).unwrap().is_file());
+    });
+}
+
+fn kinds_that_do_not_fit_and_missing_sources_are_named() {
+    for (source, destination, words) in [
+        ("directory", "/file", "source is a directory"),
+        ("file", "/directory", "source is a file"),
+        ("missing", "/x", "source is missing"),
+        ("directory", "/file/below", "not a directory"),
+    ] {
+        let mut start = Start::new();
+        start.dir("directory");
+        start.file("file", "");
+        start.dir("rootfs/directory");
+        start.file("rootfs/file", "");
+        start.volume(start.at(source), destination, &["rbind"]);
+        let message = start.fails();
+        assert!(message.contains(words) && message.contains(destination), "{message}");
+    }
+    let mut start = Start::new();
+    start.root_path = "none".into();
+    let message = start.fails();
+    assert!(message.contains("root.path") && message.contains("none"), "{message}");
+}
+
+fn read_only_covers_what_came_along_but_not_volumes_inside() {
+    in_every_shape(|mut start, shape| {
+        start.tmpfs("v/sub dir");
+        start.dir("writable");
+        start.volume(start.at("v"), "/v", &["rbind", "ro", "noexec"]);
+        start.volume(start.at("writable"), "/v/inner", &["rbind"]);
+        let mut running = start.sealed();
+        let attributes = |point| running.attributes(point);
+        assert!(attributes("/v").starts_with("ro,nosuid,noexec"), "{shape}: {}", attributes("/v"));
+        assert!(attributes(r"/v/sub\040dir").starts_with("ro,nosuid"), "{shape}");
+        assert!(attributes("/v/inner").starts_with("rw,nosuid"), "{shape}");
+        assert_eq!(running.ask("pin-create 1 inner/new"), "ok", "{shape}");
+        assert_eq!(running.ask("create 1 new"), "ROFS", "{shape}");
+        assert!(start.at("writable/new").exists());
+    });
+}
+
+fn a_read_only_root_covers_mounts_below_the_image_but_not_volumes() {
+    in_every_shape(|mut start, shape| {
+        start.readonly = true;
+        start.tmpfs("rootfs/below");
+        start.tmpfs("rootfs/below/twice");
+        start.dir("v");
+        start.volume(start.at("v"), "/below/volume", &["rbind"]);
+        let mut running = start.sealed();
+        for point in ["/", "/below", "/below/twice"] {
+            let attributes = running.attributes(point);
+            assert!(attributes.starts_with("ro,nosuid,nodev"), "{shape}: {point} {attributes}");
+        }
+        assert!(running.attributes("/below/volume").starts_with("rw"), "{shape}");
+        assert_eq!(running.ask("create 1 new"), "ok", "{shape}");
+        assert!(start.at("v/new").exists());
+        assert_eq!(running.ask("create 0 new"), "ROFS", "{shape}");
+    });
+}
+
+fn an_image_that_is_not_ours_gets_an_empty_root() {
+    in_every_shape(|mut start, shape| {
+        if start.dialect == 2022 {
+            return;
+        }
+        start.file("v/who", "volume");
+        start.file("rootfs/secret", "");
+        start.confs = Some("erofs:memory,lisafs:none,none:self".into());
+        start.volume(start.at("v"), "/deep/er", &["rbind"]);
+        start.volume("/does/not/exist", "/shared", &["rbind"]);
+        let mut running = start.sealed();
+        assert_eq!(running.destinations(), ["/deep/er", "/shared"], "{shape}");
+        assert_eq!(running.ask("read 0 who"), "volume");
+        assert_eq!(running.ask("list"), "/deep/er:rw");
+        assert_eq!(running.proc("mountinfo").lines().count(), 2, "{shape}");
+    });
+}
+
+fn a_hidden_mount_still_serves_its_own_content() {
+    in_every_shape(|mut start, shape| {
+        start.file("child/who", "child");
+        start.file("parent/who", "parent");
+        start.volume(start.at("child"), "/data/child", &["rbind"]);
+        start.volume(start.at("parent"), "/data", &["rbind"]);
+        let mut running = start.sealed();
+        assert_eq!(running.destinations(), ["/data/child", "/data"], "{shape}");
+        assert_eq!(running.ask("read 1 who"), "child");
+        assert_eq!(running.ask("read 2 who"), "parent");
+    });
+}
+
+fn the_host_sees_nothing_of_all_this() {
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    in_every_shape(|mut start, shape| {
+        start.dir("v");
+        start.readonly = true;
+        start.volume(start.at("v"), "/v", &["rbind", "ro"]);
+        let running = start.sealed();
+        let now = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert_eq!(now.lines().count(), before, "{shape}: {now}");
+        fs::create_dir(start.at("rootfs/writable")).unwrap();
+        drop(running);
+    });
+}
+
+fn the_hosts_root_can_be_served() {
+    for user_namespace in [false, true] {
+        let mut start = Start::new();
+        start.user_namespace = user_namespace;
+        start.root_path = "/".into();
+        start.confs = Some("lisafs:memory".into());
+        let mut running = start.sealed();
+        assert_eq!(running.ask("list"), "/:ro");
+        assert_eq!(running.ask("open 0 etc"), "ok");
+        assert!(running.attributes("/").starts_with("ro,nosuid,nodev"));
+        assert!(running.attributes("/dev").starts_with("ro,nosuid,nodev"));
+    }
+}
+
+fn a_plain_bind_over_locked_mounts_says_that_rbind_helps() {
+    let mut start = Start::new();
+    start.user_namespace = true;
+    start.tmpfs("v/sub");
+    start.volume(start.at("v"), "/v", &["bind"]);
+    let message = start.fails();
+    assert!(message.contains("rbind") && message.contains("/v"), "{message}");
+    start.user_namespace = false;
+    start.sealed();
+}
+
+fn a_noexec_image_starts_read_only() {
+    in_every_shape(|mut start, shape| {
+        start.readonly = true;
+        start.bound("rootfs", MountFlags::NOEXEC | MountFlags::NOATIME);
+        let attributes = start.sealed().attributes("/");
+        assert!(attributes.starts_with("ro,nosuid,nodev,noexec"), "{shape}: {attributes}");
+    });
+}
+
+fn propagation_options_are_applied() {
+    in_every_shape(|mut start, shape| {
+        start.dir("v");
+        start.volume(start.at("v"), "/private", &["rbind", "rprivate"]);
+        start.volume(start.at("v"), "/slave", &["rbind"]);
+        let running = start.sealed();
+        let mountinfo = running.proc("mountinfo");
+        let line = |point: &str| mountinfo.lines().find(|line| line.contains(point)).unwrap();
+        assert!(!line(" /private ").contains("master:"), "{shape}: {mountinfo}");
+        assert!(line(" /slave ").contains("master:"), "{shape}: {mountinfo}");
+        assert!(!mountinfo.contains("shared:"), "{shape}: {mountinfo}");
+    });
+    let mut start = Start::new();
+    start.dir("v");
+    start.volume(start.at("v"), "/v", &["rbind", "rshared"]);
+    assert!(start.fails().contains("shared"));
+}
+
+fn a_missing_working_directory_is_made_but_not_on_read_only_mounts() {
+    in_every_shape(|mut start, shape| {
+        start.extra = json!({"process": {"cwd": "/work/here"}});
+        drop(start.sealed());
+        assert_eq!(start.at("rootfs/work/here").is_dir(), start.dialect != 2026, "{shape}");
+    });
+    let mut start = Start::new();
+    start.dir("v");
+    start.volume(start.at("v"), "/v", &["rbind", "ro"]);
+    start.extra = json!({"process": {"cwd": "/v/here"}});
+    let running = start.sealed();
+    assert!(running.warnings[0].contains("/v/here"), "{:?}", running.warnings);
+    assert!(!start.at("v/here").exists());
+}
+
+fn devices_are_bound_for_their_connection() {
+    // The test's own /dev, so that the host's stays as it is.
+    let mut keeper = Start::new();
+    let dev = keeper.tmpfs("dev");
+    for (name, minor) in [("null", 3), ("nvidiactl", 3), ("nvidia0", 5), ("other", 8)] {
+        let device = rustix::fs::makedev(1, minor);
+        mknodat(CWD, dev.join(name), FileType::CharacterDevice, Mode::from(0o666), device).unwrap();
+    }
+    rustix::mount::mount_bind(&dev, "/dev").unwrap();
+    let result = std::panic::catch_unwind(|| {
+        for dialect in [2024, 2026] {
+            let mut start = Start::new();
+            start.dialect = dialect;
+            start.device_connection = true;
+            start.readonly = true;
+            start.extra = json!({
+                "annotations": {"dev.gvisor.internal.nvproxy": "true"},
+                "linux": {"devices": [{"path": "/dev/nvidiactl"}, {"path": "/dev/nvidia0"},
+                                      {"path": "/dev/other"}]},
+            });
+            let mut running = start.sealed();
+            assert_eq!(running.ask("list"), "/:ro /dev:rw");
+            assert_eq!(running.ask("open 1 nvidiactl"), "ok");
+            assert_eq!(running.ask("open 1 nvidia0"), "ok");
+            assert_eq!(running.ask("open 1 other"), "NOENT");
+            start.extra["linux"]["devices"] = json!([{"path": "/dev/nvidia7"}]);
+            match dialect {
+                2026 => assert!(start.fails().contains("/dev/nvidia7")),
+                _ => assert!(start.sealed().warnings[0].contains("/dev/nvidia7")),
+            }
+        }
+    });
+    rustix::mount::unmount("/dev", rustix::mount::UnmountFlags::DETACH).unwrap();
+    result.unwrap();
+}
+
+fn the_sealed_process_holds_the_minimum() {
+    in_every_shape(|mut start, shape| {
+        start.dir("v");
+        start.volume(start.at("v"), "/v", &["rbind"]);
+        let mut running = start.sealed();
+        assert_eq!(running.ask("thread"), "ok");
+        let status = running.proc("status");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        for set in ["CapEff", "CapPrm", "CapBnd"] {
+            assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), 0x1f, "{shape}: {set}");
+        }
+        for set in ["CapInh", "CapAmb"] {
+            assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), 0, "{shape}: {set}");
+        }
+        assert_eq!(field("NoNewPrivs"), "1");
+        assert_eq!(field("Seccomp:"), "2");
+        assert_eq!(field("Umask"), "0000");
+        let mountinfo = running.proc("mountinfo");
+        assert_eq!(mountinfo.lines().count(), 2, "{shape}: {mountinfo}");
+        let cwd = fs::read_link(format!("/proc/{}/cwd", running.pid())).unwrap();
+        if !start.classic {
+            assert_eq!(cwd.to_str(), Some("/"), "a mount that hangs nowhere");
+        }
+        let report = running.ask("report");
+        assert!(report.contains("Landlock: ABI"), "{report}");
+        let environ = fs::read_dir(format!("/proc/{}/fd", running.pid())).unwrap();
+        // 0 to 2, descriptor directory, per connection: socket, root, donation.
+        assert!(environ.count() <= 3 + 1 + 6, "{shape}");
+    });
+}
+
+fn forbidden_calls_kill() {
+    for call in [
+        "execve", "mount", "socket", "ptrace", "openat2", "io_uring", "userfaultfd", "chroot",
+        "setuid", "kill", "tgkill", "fork", "exec-memory", "follow", "dumpable", "unshare",
+    ] {
+        let mut running = Start::new().sealed();
+        assert_eq!(running.try_ask(&format!("die {call}")), None, "{call}");
+        assert_eq!(running.end(), Some(libc::SIGSYS), "{call}");
+    }
+}
+
+fn threads_start_and_tighten_under_the_filter() {
+    in_every_shape(|start, shape| {
+        let mut running = start.sealed();
+        assert_eq!(running.ask("thread"), "ok", "{shape}");
+        assert_eq!(running.ask("threads-tighten"), "true", "{shape}");
+        assert_eq!(running.ask("thread"), "ok", "{shape}");
+    });
+}
+
+fn landlock_keeps_a_tightened_thread_in_its_tree() {
+    in_every_shape(|mut start, shape| {
+        start.file("rootfs/file", "root");
+        start.file("v/sub/file", "volume");
+        start.dir("w/sub");
+        start.volume(start.at("v"), "/v", &["rbind", "ro"]);
+        start.volume(start.at("w"), "/w", &["rbind"]);
+        let mut running = start.sealed();
+        assert_eq!(running.ask("open 0 file"), "ok", "{shape}");
+        assert_eq!(running.ask("create 2 a"), "ok");
+        assert_eq!(running.ask("rename 2 a sub/b"), "ok", "{shape}: rename across directories");
+        assert_eq!(running.ask("tighten 1"), "ok true", "{shape}");
+        assert_eq!(running.ask("open 1 sub"), "ok");
+        assert_eq!(running.ask("reopen 1 sub"), "ok", "through the descriptor directory");
+        assert_eq!(running.ask("open 0 file"), "ACCESS", "another tree");
+        assert_eq!(running.ask("create 2 c"), "ACCESS", "another tree");
+        assert_eq!(running.ask("chmod 1"), "ROFS", "what Landlock does not cover");
+        assert!(running.ask("tighten 1").contains("Landlock") || !running.ask("tighten 1").starts_with("ok"));
+    });
+}
+
+fn thirty_mounts_come_up() {
+    in_every_shape(|mut start, shape| {
+        for number in 0..30 {
+            start.file(&format!("v{number}/who"), &number.to_string());
+            let options: &[&str] = if number % 2 == 0 { &["rbind", "ro"] } else { &["bind"] };
+            start.volume(start.at(&format!("v{number}")), &format!("/m/{number}"), options);
+        }
+        let mut running = start.sealed();
+        assert_eq!(running.ask("read 30 who"), "29", "{shape}");
+        assert_eq!(running.proc("mountinfo").lines().count(), 31);
+    });
+}
+
+/// A second process swaps directories on the way to mount points for links that lead out, at full
+/// speed, while the set-up runs again and again.
+fn nothing_outside_is_touched_while_names_are_swapped() {
+    let rounds: u32 =
+        std::env::var("JAIL_TEST_SWAPS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let outside = tempfile::tempdir().unwrap();
+    let canary = outside.path().join("canary");
+    fs::create_dir(&canary).unwrap();
+    let (mut came_up, mut failed) = (0, 0);
+    for round in 0..rounds {
+        let mut start = Start::new();
+        start.user_namespace = round % 2 == 1;
+        start.classic = round % 5 == 4;
+        start.readonly = round % 3 == 0;
+        start.dir("rootfs/a/b");
+        start.file("v/who", "v");
+        start.file("f", "f");
+        start.volume(start.at("v"), "/a/b/new/directory", &["rbind", "ro"]);
+        start.volume(start.at("f"), "/a/file", &["bind"]);
+        start.volume(start.at("v"), "/a/b/c", &["rbind"]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let swapper = swap(&start, &canary, Arc::clone(&stop));
+        let result = start.run();
+        stop.store(true, Ordering::Relaxed);
+        swapper.join().unwrap();
+        match result {
+            Ok(running) => {
+                came_up += 1;
+                for destination in running.destinations() {
+                    assert!(!destination.contains("canary"), "{destination}");
+                }
+            }
+            Err(message) => {
+                failed += 1;
+                assert!(message.starts_with("128 "), "fails cleanly: {message}");
+            }
+        }
+        assert_eq!(fs::read_dir(&canary).unwrap().count(), 0, "made outside in round {round}");
+    }
+    println!("  {came_up} came up, {failed} failed cleanly");
+    assert!(came_up > 0, "some start-ups win the race");
+}
+
+fn swap(start: &Start, canary: &std::path::Path, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+    let (root, canary) = (start.at("rootfs"), canary.to_owned());
+    std::thread::spawn(move || {
+        for (turn, target) in [canary.to_str().unwrap(), "/", "..", "../../../.."].iter().cycle().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let name = if turn % 2 == 0 { "a" } else { "a/b" };
+            let (path, aside) = (root.join(name), root.join("aside"));
+            if fs::rename(&path, &aside).is_ok() {
+                _ = symlink(target, &path);
+                std::thread::yield_now();
+                _ = fs::remove_file(&path);
+                _ = fs::rename(&aside, &path);
+            }
+        }
+    })
+}

@@ -1,0 +1,246 @@
+//! The process that is jailed: first makes its namespaces, then is executed again and runs the
+//! stages, then obeys one-line commands, so that a case can see what it still can do.
+
+use std::io::{BufRead, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use jail::{
+    Confs, Connection, Descriptors, Dialect, Inherited, MountCalls, Options, Overlay, Plan, Sealed,
+    Spec, Starting,
+};
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+pub const CONFIG: &str = "JAIL_TEST_CONFIG";
+
+/// What a case decides.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Config {
+    pub dialect: u16,
+    pub bundle: String,
+    pub confs: Option<String>,
+    pub user_namespace: bool,
+    pub classic: bool,
+    pub host_uds: bool,
+    pub spec: RawFd,
+    pub mounts: RawFd,
+    pub io: Vec<RawFd>,
+    pub dev_io: RawFd,
+    pub sync: RawFd,
+    pub rpc: RawFd,
+    /// Namespaces are made already.
+    pub ready: bool,
+}
+
+pub fn main(config: &str) {
+    let mut config: Config = serde_json::from_str(config).unwrap();
+    if !config.ready {
+        make_namespaces(config.user_namespace);
+        config.ready = true;
+        let error = std::os::unix::process::CommandExt::exec(
+            std::process::Command::new("/proc/self/exe")
+                .env(CONFIG, serde_json::to_string(&config).unwrap()),
+        );
+        panic!("{error}");
+    }
+    match seal(&config) {
+        Ok(sealed) => obey(&sealed),
+        Err(error) => {
+            println!("error {} {error}", error.exit_status());
+            std::process::exit(error.exit_status().into());
+        }
+    }
+}
+
+fn make_namespaces(user: bool) {
+    let mut flags =
+        libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
+    if user {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    // SAFETY: one thread; only namespaces change.
+    assert_eq!(unsafe { libc::unshare(flags) }, 0, "{}", std::io::Error::last_os_error());
+    println!("unshared");
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).unwrap();
+    if user {
+        // SAFETY: plain calls.
+        let set = unsafe { (libc::setgid(0), libc::setuid(0)) };
+        assert_eq!(set, (0, 0));
+    }
+}
+
+fn seal(config: &Config) -> Result<Sealed, jail::Error> {
+    let mut numbers = config.io.clone();
+    numbers.extend([config.spec, config.mounts, config.dev_io, config.sync, config.rpc]);
+    let mut inherited = Inherited::claim(&numbers)?;
+    let mut optional = |flag, number: RawFd| {
+        (number >= 0).then(|| inherited.take(flag, number)).transpose()
+    };
+    let spec = optional("spec-fd", config.spec)?.unwrap();
+    let mut descriptors = Descriptors {
+        mounts: optional("mounts-fd", config.mounts)?,
+        dev_io: optional("dev-io-fd", config.dev_io)?,
+        sync_nvproxy: optional("sync-nvproxy-fd", config.sync)?,
+        rpc: optional("rpc-fd", config.rpc)?,
+        ..Descriptors::default()
+    };
+    for number in &config.io {
+        descriptors.io.push(inherited.take("io-fds", *number)?);
+    }
+    let spec = Spec::read(spec, config.bundle.as_ref())?;
+    let dialect = match config.dialect {
+        2022 => Dialect::V2022,
+        2024 => Dialect::V2024,
+        _ => Dialect::V2026,
+    };
+    let mut options = Options::new(dialect, spec);
+    options.overlay = Overlay::None;
+    options.directfs = true;
+    options.host_uds.open = config.host_uds;
+    if config.classic {
+        options.mount_calls = MountCalls::Classic;
+    }
+    if let Some(confs) = &config.confs {
+        options.confs = confs.parse::<Confs>()?.0;
+    }
+    let mut mounted = Starting::new(Plan::new(options, descriptors)?).wait()?.mount()?;
+    for warning in mounted.warnings() {
+        println!("warning {warning}");
+    }
+    mounted.enter()?.confine()?.seal()
+}
+
+/// Commands: `open C NAME`, `readable C`, `donated C`, `tighten C`, `chmod C`, `create C NAME`,
+/// `reopen C NAME`, `thread`, `die NAME`, `report`, `list`.
+fn obey(sealed: &Sealed) {
+    println!("sealed");
+    for line in std::io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        let connection = words.get(1).and_then(|word| word.parse::<usize>().ok());
+        let connection = connection.and_then(|index| sealed.connections.get(index));
+        let answer = match connection {
+            Some(connection) => probe(sealed, connection, &words),
+            None => act(sealed, &words),
+        };
+        println!("{answer}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+fn probe(sealed: &Sealed, connection: &Connection, words: &[&str]) -> String {
+    let name = words.get(2).copied().unwrap_or(".");
+    let root = connection.root.as_fd();
+    let nofollow = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let told = |result: Result<OwnedFd, rustix::io::Errno>| match result {
+        Ok(_) => "ok".to_owned(),
+        Err(errno) => format!("{errno:?}"),
+    };
+    match words[0] {
+        "open" => told(rustix::fs::openat(root, name, nofollow, Mode::empty())),
+        "read" => {
+            let fd = rustix::fs::openat(root, name, nofollow, Mode::empty()).unwrap();
+            let mut bytes = [0; 64];
+            let read = rustix::io::read(&fd, &mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes[..read]).into_owned()
+        }
+        "create" => {
+            let flags = nofollow | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            told(rustix::fs::openat(root, name, flags, Mode::RWXU))
+        }
+        "pin-create" => {
+            // Through a pinned subdirectory.
+            let (dir, name) = name.rsplit_once('/').unwrap();
+            let mut at = connection.root.try_clone().unwrap();
+            for part in dir.split('/') {
+                at = rustix::fs::openat(&at, part, nofollow | OFlags::PATH, Mode::empty()).unwrap();
+            }
+            let flags = nofollow | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+            told(rustix::fs::openat(&at, name, flags, Mode::RWXU))
+        }
+        "reopen" => {
+            let fd = rustix::fs::openat(root, name, nofollow | OFlags::PATH, Mode::empty());
+            let fd = fd.unwrap().as_raw_fd().to_string();
+            told(rustix::fs::openat(&sealed.descriptor_dir, fd, OFlags::RDONLY, Mode::empty()))
+        }
+        "donated" => {
+            let donated = connection.donated.as_ref().unwrap();
+            format!("{:?}", rustix::fs::fcntl_getfl(donated).unwrap().contains(OFlags::PATH))
+        }
+        "chmod" => {
+            let fd = root.as_raw_fd().to_string();
+            match rustix::fs::chmodat(&sealed.descriptor_dir, fd, Mode::RWXU, rustix::fs::AtFlags::empty()) {
+                Ok(()) => "ok".to_owned(),
+                Err(errno) => format!("{errno:?}"),
+            }
+        }
+        "rename" => {
+            match rustix::fs::renameat(root, name, root, words[3]) {
+                Ok(()) => "ok".to_owned(),
+                Err(errno) => format!("{errno:?}"),
+            }
+        }
+        "tighten" => match sealed.threads.tighten(root, connection.readonly) {
+            Ok(report) => format!("ok {:?}", report.landlock.is_enforced()),
+            Err(error) => error.to_string(),
+        },
+        other => panic!("unknown command {other}"),
+    }
+}
+
+fn act(sealed: &Sealed, words: &[&str]) -> String {
+    match words[0] {
+        "report" => sealed.report.to_string(),
+        "list" => {
+            let shown = sealed.connections.iter().map(|connection| {
+                let path = String::from_utf8_lossy(&connection.path).into_owned();
+                format!("{path}:{}", if connection.readonly { "ro" } else { "rw" })
+            });
+            shown.collect::<Vec<_>>().join(" ")
+        }
+        "thread" => std::thread::spawn(|| "ok".to_owned()).join().unwrap(),
+        "threads-tighten" => {
+            let (jail, root) = (sealed.threads, sealed.connections[0].root.try_clone().unwrap());
+            let readonly = sealed.connections[0].readonly;
+            let tight = move || jail.tighten(root.as_fd(), readonly).map(|_| ());
+            format!("{:?}", std::thread::spawn(tight).join().unwrap().is_ok())
+        }
+        "die" => die(words[1]),
+        other => panic!("unknown command {other}"),
+    }
+}
+
+/// Calls that must end the process; whatever they return is the wrong answer.
+fn die(how: &str) -> String {
+    let null = std::ptr::null::<u8>();
+    // SAFETY: none of these calls is let through; those that were would fail on null pointers.
+    let result = unsafe {
+        match how {
+            "execve" => libc::syscall(libc::SYS_execve, null, null, null),
+            "mount" => libc::syscall(libc::SYS_mount, null, null, null, 0, null),
+            "socket" => libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0),
+            "ptrace" => libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0),
+            "openat2" => libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, null, null, 0),
+            "io_uring" => libc::syscall(libc::SYS_io_uring_setup, 0, null),
+            "userfaultfd" => libc::syscall(libc::SYS_userfaultfd, 0),
+            "chroot" => libc::syscall(libc::SYS_chroot, null),
+            "setuid" => libc::syscall(libc::SYS_setuid, 0),
+            "kill" => libc::syscall(libc::SYS_kill, 1, 0),
+            "tgkill" => libc::syscall(libc::SYS_tgkill, 1, 1, 0),
+            "fork" => libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0),
+            "exec-memory" => libc::syscall(libc::SYS_mmap, 0, 4096, 7, 0x22, -1, 0),
+            "follow" => libc::syscall(libc::SYS_openat, 3, c"x".as_ptr(), libc::O_RDONLY),
+            "dumpable" => libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0),
+            "unshare" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER),
+            other => panic!("unknown call {other}"),
+        }
+    };
+    format!("survived with {result}")
+}
+
+/// For descriptors that the parent made for us.
+pub fn owned(number: RawFd) -> OwnedFd {
+    // SAFETY: the callers just made it and give it away.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
