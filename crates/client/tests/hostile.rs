@@ -137,7 +137,8 @@ fn a_walk_with_surplus_files_closes_them_and_fails() {
 #[test]
 fn a_walk_whose_status_contradicts_its_count_fails() {
     let one = [inode(2)];
-    let lies: [(u8, &[Inode], &[&[u8]]); 5] = [
+    type Lie<'l> = (u8, &'l [Inode], &'l [&'l [u8]]);
+    let lies: [Lie<'_>; 5] = [
         (0, &[], &[b"a"]),
         (1, &one, &[b"a"]),
         (2, &one, &[b"a"]),
