@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let hook = hook::Hook {
         program: PathBuf::from(program),
         args: args.collect(),
+        environment: Vec::new(),
         replacement: PathBuf::from(replacement),
         on_gofer: &mut on_gofer,
     };

@@ -41,6 +41,8 @@ pub struct Hook<'a> {
     pub program: PathBuf,
     /// The arguments after `argv[0]`.
     pub args: Vec<OsString>,
+    /// Variables to set for it, beside our own.
+    pub environment: Vec<(OsString, OsString)>,
     /// The binary that runs as `runsc-gofer`.
     pub replacement: PathBuf,
     /// Told of each gofer once our binary runs in it, before its first instruction.

@@ -60,17 +60,15 @@ impl Started {
 pub(crate) fn spawn(
     program: &Path,
     args: &[OsString],
+    environment: &[(OsString, OsString)],
     mask: &libc::sigset_t,
 ) -> io::Result<Spawned> {
     let path = c_string(program.as_os_str())?;
     let argv: Vec<CString> = std::iter::once(Ok(path.clone()))
         .chain(args.iter().map(|arg| c_string(arg)))
         .collect::<io::Result<_>>()?;
-    let pointers: Vec<*const libc::c_char> = argv
-        .iter()
-        .map(|arg| arg.as_ptr())
-        .chain([null()])
-        .collect();
+    let envp = merged(environment)?;
+    let (argv, envp) = (pointers(&argv), pointers(&envp));
     let (gate_out, gate) = pipe()?;
     let (failure, failure_in) = pipe()?;
 
@@ -82,8 +80,8 @@ pub(crate) fn spawn(
             other_gate: gate.as_raw_fd(),
             failure: failure_in.as_raw_fd(),
         };
-        // SAFETY: this is the child; path and pointers are null-terminated.
-        unsafe { become_program(&path, pointers.as_ptr(), mask, &ends) };
+        // SAFETY: this is the child; path and both vectors are null-terminated.
+        unsafe { become_program(&path, &argv, &envp, mask, &ends) };
     }
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -103,26 +101,44 @@ struct Ends {
 }
 
 /// # Safety
-/// Called in a fresh child; `argv` is a null-terminated array of C strings.
+/// Called in a fresh child; `argv` and `envp` are null-terminated arrays of C strings.
 unsafe fn become_program(
     path: &CString,
-    argv: *const *const libc::c_char,
+    argv: &[*const libc::c_char],
+    envp: &[*const libc::c_char],
     mask: &libc::sigset_t,
     ends: &Ends,
 ) -> ! {
-    // SAFETY: bare calls on memory that lives; `environ` is the process's own.
+    // SAFETY: bare calls on memory that lives.
     unsafe {
         libc::close(ends.other_gate);
         let mut opened = 0_u8;
         if libc::read(ends.gate, (&raw mut opened).cast(), 1) == 1 {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             libc::sigprocmask(libc::SIG_SETMASK, mask, std::ptr::null_mut());
-            libc::execv(path.as_ptr(), argv);
+            libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr());
             let errno = *libc::__errno_location();
             libc::write(ends.failure, (&raw const errno).cast(), size_of_val(&errno));
         }
         libc::_exit(127)
     }
+}
+
+/// Our own environment with some variables set.
+fn merged(set: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
+    std::env::vars_os()
+        .filter(|(name, _)| set.iter().all(|(other, _)| other != name))
+        .chain(set.iter().cloned())
+        .map(|(mut variable, value)| {
+            variable.push("=");
+            variable.push(value);
+            c_string(&variable)
+        })
+        .collect()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|text| text.as_ptr()).chain([null()]).collect()
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -1,0 +1,124 @@
+//! What people call: `gofer runsc`, `gofer do`, and the binary under a runtime's name.
+//!
+//! Belongs here: command lines and which command runs. Elsewhere: what each does.
+
+mod bundle;
+mod find;
+mod report;
+mod runsc;
+mod sandbox;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+
+use clap::{Parser, Subcommand};
+use thiserror::Error;
+
+/// Exit status when the command could not do its own part, as `env` and shells have it.
+const STATUS_OURS: u8 = 125;
+
+/// Serves a gVisor sandbox's files in place of runsc's own gofer.
+#[derive(Parser)]
+#[command(
+    name = "gofer",
+    disable_version_flag = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    /// Print the version and the releases of runsc it works with
+    #[arg(long, short = 'V', exclusive = true)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run an unmodified runsc with this gofer in place of its own
+    Runsc(runsc::Args),
+    /// Run one command in a sandbox whose files this gofer serves
+    Do(sandbox::Args),
+}
+
+/// Why a command of ours fails, for people.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    #[error(
+        "found no runsc: neither --runsc nor GOFER_RUNSC names one, and there is none in PATH; install gVisor's runsc or name it"
+    )]
+    NoRunsc,
+    #[error("cannot use {path} as runsc: {why}")]
+    BadRunsc { path: PathBuf, why: String },
+    #[error("{what} {path}: {cause}")]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        cause: std::io::Error,
+    },
+    #[error("{0}")]
+    Argument(String),
+    #[error(transparent)]
+    Hook(#[from] hook::HookError),
+}
+
+/// Runs what `name` (`argv[0]`) and the words after it ask for.
+pub(crate) fn run(name: &OsStr, words: Vec<OsString>) -> ExitCode {
+    let done = match is_runtime_name(name) {
+        true => runsc::run(None, words),
+        false => run_task(name, words),
+    };
+    match done {
+        Ok(status) => hook::die_like(status),
+        Err(failure) => {
+            eprintln!("gofer: {failure}");
+            ExitCode::from(STATUS_OURS)
+        }
+    }
+}
+
+/// Docker, Podman and containerd call a runtime by a path of their choice.
+fn is_runtime_name(name: &OsStr) -> bool {
+    let base = Path::new(name)
+        .file_name()
+        .and_then(OsStr::to_str)
+        .unwrap_or_default();
+    base == "runsc" || base.starts_with("runsc-")
+}
+
+fn run_task(name: &OsStr, words: Vec<OsString>) -> Result<ExitStatus, Failure> {
+    let cli = Cli::parse_from(std::iter::once(name.to_owned()).chain(words));
+    match cli.command {
+        Some(Task::Runsc(args)) => runsc::run(args.runsc, args.args),
+        Some(Task::Do(args)) => sandbox::run(args),
+        None => {
+            println!("{}", crate::process::version());
+            Ok(ExitStatus::default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_link_with_a_runtimes_name_is_the_runtime() {
+        for (name, is) in [
+            ("runsc", true),
+            ("/usr/local/bin/runsc-ours", true),
+            ("./runsc-gofer", true),
+            ("gofer", false),
+            ("/opt/runsc/gofer", false),
+            ("runscx", false),
+        ] {
+            assert_eq!(is_runtime_name(OsStr::new(name)), is, "{name}");
+        }
+    }
+}
