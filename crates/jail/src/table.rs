@@ -129,8 +129,13 @@ const RUNTIME: &[Rule] = &[
     ),
     call!(SYS_clock_nanosleep, Always, [], "bounded waits"),
     call!(SYS_gettid, Always, [], "abort, thread names"),
-    call!(SYS_getpid, Always, [], "abort"),
-    call!(SYS_tgkill, Always, [IsOwnProcess(0)], "abort"),
+    call!(SYS_getpid, Always, [], "ending after a panic"),
+    call!(
+        SYS_tgkill,
+        Always,
+        [IsOwnProcess(0)],
+        "ending after a panic"
+    ),
     call!(
         SYS_prctl,
         Always,
@@ -267,9 +272,9 @@ const FILES: &[Rule] = &[
         "device of an entry"
     ),
     call!(SYS_fstatfs, Always, [], "FStatFS"),
-    call!(SYS_pread64, Always, [], "PRead"),
+    call!(SYS_pread64, Always, [], "PRead requests"),
     call!(SYS_pwrite64, Always, [], "PWrite"),
-    call!(SYS_fsync, Always, [], "FSync"),
+    call!(SYS_fsync, Always, [], "FSync requests"),
     call!(
         SYS_fallocate,
         Always,

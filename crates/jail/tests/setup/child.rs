@@ -2,7 +2,7 @@
 //! stages, then obeys one-line commands, so that a case can see what it still can do.
 
 use std::io::{BufRead, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use jail::{
     Confs, Connection, Descriptors, Dialect, Inherited, MountCalls, Options, Overlay, Plan, Sealed,
@@ -59,7 +59,12 @@ fn make_namespaces(user: bool) {
         flags |= libc::CLONE_NEWUSER;
     }
     // SAFETY: one thread; only namespaces change.
-    assert_eq!(unsafe { libc::unshare(flags) }, 0, "{}", std::io::Error::last_os_error());
+    assert_eq!(
+        unsafe { libc::unshare(flags) },
+        0,
+        "{}",
+        std::io::Error::last_os_error()
+    );
     println!("unshared");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).unwrap();
@@ -72,10 +77,18 @@ fn make_namespaces(user: bool) {
 
 fn seal(config: &Config) -> Result<Sealed, jail::Error> {
     let mut numbers = config.io.clone();
-    numbers.extend([config.spec, config.mounts, config.dev_io, config.sync, config.rpc]);
+    numbers.extend([
+        config.spec,
+        config.mounts,
+        config.dev_io,
+        config.sync,
+        config.rpc,
+    ]);
     let mut inherited = Inherited::claim(&numbers)?;
     let mut optional = |flag, number: RawFd| {
-        (number >= 0).then(|| inherited.take(flag, number)).transpose()
+        (number >= 0)
+            .then(|| inherited.take(flag, number))
+            .transpose()
     };
     let spec = optional("spec-fd", config.spec)?.unwrap();
     let mut descriptors = Descriptors {
@@ -104,7 +117,9 @@ fn seal(config: &Config) -> Result<Sealed, jail::Error> {
     if let Some(confs) = &config.confs {
         options.confs = confs.parse::<Confs>()?.0;
     }
-    let mut mounted = Starting::new(Plan::new(options, descriptors)?).wait()?.mount()?;
+    let mut mounted = Starting::new(Plan::new(options, descriptors)?)
+        .wait()?
+        .mount()?;
     for warning in mounted.warnings() {
         println!("warning {warning}");
     }
@@ -135,7 +150,7 @@ fn probe(sealed: &Sealed, connection: &Connection, words: &[&str]) -> String {
     let nofollow = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let told = |result: Result<OwnedFd, rustix::io::Errno>| match result {
         Ok(_) => "ok".to_owned(),
-        Err(errno) => format!("{errno:?}"),
+        Err(errno) => name_of(errno),
     };
     match words[0] {
         "open" => told(rustix::fs::openat(root, name, nofollow, Mode::empty())),
@@ -161,26 +176,40 @@ fn probe(sealed: &Sealed, connection: &Connection, words: &[&str]) -> String {
         }
         "reopen" => {
             let fd = rustix::fs::openat(root, name, nofollow | OFlags::PATH, Mode::empty());
-            let fd = fd.unwrap().as_raw_fd().to_string();
-            told(rustix::fs::openat(&sealed.descriptor_dir, fd, OFlags::RDONLY, Mode::empty()))
+            let fd = fd.unwrap();
+            let number = fd.as_raw_fd().to_string();
+            told(rustix::fs::openat(
+                &sealed.descriptor_dir,
+                number,
+                OFlags::RDONLY,
+                Mode::empty(),
+            ))
         }
         "donated" => {
             let donated = connection.donated.as_ref().unwrap();
-            format!("{:?}", rustix::fs::fcntl_getfl(donated).unwrap().contains(OFlags::PATH))
+            format!(
+                "{:?}",
+                rustix::fs::fcntl_getfl(donated)
+                    .unwrap()
+                    .contains(OFlags::PATH)
+            )
         }
         "chmod" => {
             let fd = root.as_raw_fd().to_string();
-            match rustix::fs::chmodat(&sealed.descriptor_dir, fd, Mode::RWXU, rustix::fs::AtFlags::empty()) {
+            match rustix::fs::chmodat(
+                &sealed.descriptor_dir,
+                fd,
+                Mode::RWXU,
+                rustix::fs::AtFlags::empty(),
+            ) {
                 Ok(()) => "ok".to_owned(),
-                Err(errno) => format!("{errno:?}"),
+                Err(errno) => name_of(errno),
             }
         }
-        "rename" => {
-            match rustix::fs::renameat(root, name, root, words[3]) {
-                Ok(()) => "ok".to_owned(),
-                Err(errno) => format!("{errno:?}"),
-            }
-        }
+        "rename" => match rustix::fs::renameat(root, name, root, words[3]) {
+            Ok(()) => "ok".to_owned(),
+            Err(errno) => name_of(errno),
+        },
         "tighten" => match sealed.threads.tighten(root, connection.readonly) {
             Ok(report) => format!("ok {:?}", report.landlock.is_enforced()),
             Err(error) => error.to_string(),
@@ -201,7 +230,10 @@ fn act(sealed: &Sealed, words: &[&str]) -> String {
         }
         "thread" => std::thread::spawn(|| "ok".to_owned()).join().unwrap(),
         "threads-tighten" => {
-            let (jail, root) = (sealed.threads, sealed.connections[0].root.try_clone().unwrap());
+            let (jail, root) = (
+                sealed.threads,
+                sealed.connections[0].root.try_clone().unwrap(),
+            );
             let readonly = sealed.connections[0].readonly;
             let tight = move || jail.tighten(root.as_fd(), readonly).map(|_| ());
             format!("{:?}", std::thread::spawn(tight).join().unwrap().is_ok())
@@ -230,7 +262,7 @@ fn die(how: &str) -> String {
             "tgkill" => libc::syscall(libc::SYS_tgkill, 1, 1, 0),
             "fork" => libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0),
             "exec-memory" => libc::syscall(libc::SYS_mmap, 0, 4096, 7, 0x22, -1, 0),
-            "follow" => libc::syscall(libc::SYS_openat, 3, c"x".as_ptr(), libc::O_RDONLY),
+            "follow" => libc::syscall(libc::SYS_openat, 999, c"x".as_ptr(), libc::O_RDONLY),
             "dumpable" => libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0),
             "unshare" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER),
             other => panic!("unknown call {other}"),
@@ -239,8 +271,12 @@ fn die(how: &str) -> String {
     format!("survived with {result}")
 }
 
-/// For descriptors that the parent made for us.
-pub fn owned(number: RawFd) -> OwnedFd {
-    // SAFETY: the callers just made it and give it away.
-    unsafe { OwnedFd::from_raw_fd(number) }
+fn name_of(errno: rustix::io::Errno) -> String {
+    use rustix::io::Errno;
+    match errno {
+        Errno::ROFS => "ROFS".to_owned(),
+        Errno::ACCESS => "ACCESS".to_owned(),
+        Errno::NOENT => "NOENT".to_owned(),
+        other => format!("{other}"),
+    }
 }

@@ -24,10 +24,15 @@ fn main() {
         return;
     }
     parent::own_mount_namespace();
-    let wanted = std::env::args().nth(1).filter(|word| !word.starts_with('-'));
+    let wanted = std::env::args()
+        .nth(1)
+        .filter(|word| !word.starts_with('-'));
     let mut failed = Vec::new();
     for (name, case) in cases::ALL {
-        if wanted.as_ref().is_some_and(|wanted| !name.contains(wanted.as_str())) {
+        if wanted
+            .as_ref()
+            .is_some_and(|wanted| !name.contains(wanted.as_str()))
+        {
             continue;
         }
         let passed = std::panic::catch_unwind(case).is_ok();

@@ -17,8 +17,16 @@ use crate::child::{CONFIG, Config};
 pub fn own_mount_namespace() {
     // SAFETY: one thread; only the mount namespace changes.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .unwrap();
+    mount_change(
+        "/",
+        MountPropagationFlags::SHARED | MountPropagationFlags::REC,
+    )
+    .unwrap();
 }
 
 /// One start-up: a bundle with a root filesystem and volumes, to be filled by the case.
@@ -110,7 +118,11 @@ impl Start {
     }
 
     fn confs(&self) -> Option<String> {
-        let bound = self.mounts.iter().filter(|mount| mount["type"] == "bind").count();
+        let bound = self
+            .mounts
+            .iter()
+            .filter(|mount| mount["type"] == "bind")
+            .count();
         let default = || vec!["lisafs:none"; bound + 1].join(",");
         (self.dialect != 2022).then(|| self.confs.clone().unwrap_or_else(default))
     }
@@ -130,7 +142,8 @@ impl Start {
 
     /// Starts and expects a sealed process.
     pub fn sealed(&self) -> Running {
-        self.run().unwrap_or_else(|message| panic!("not sealed: {message}"))
+        self.run()
+            .unwrap_or_else(|message| panic!("not sealed: {message}"))
     }
 
     /// Starts and expects an error.
@@ -147,8 +160,17 @@ impl Start {
         let (list, mounts) = rustix::pipe::pipe().unwrap();
         let confs = self.confs();
         let sockets = match &confs {
-            Some(confs) => confs.split(',').filter(|conf| conf.starts_with("lisafs")).count(),
-            None => self.mounts.iter().filter(|mount| mount["type"] == "bind").count() + 1,
+            Some(confs) => confs
+                .split(',')
+                .filter(|conf| conf.starts_with("lisafs"))
+                .count(),
+            None => {
+                self.mounts
+                    .iter()
+                    .filter(|mount| mount["type"] == "bind")
+                    .count()
+                    + 1
+            }
         };
         let pairs: Vec<(UnixStream, UnixStream)> =
             (0..=sockets).map(|_| UnixStream::pair().unwrap()).collect();
@@ -163,10 +185,21 @@ impl Start {
             host_uds: self.host_uds,
             spec: number(&spec),
             mounts: number(&mounts),
-            io: pairs[..sockets].iter().map(|(_, theirs)| number(theirs)).collect(),
-            dev_io: if self.device_connection { number(&pairs[sockets].1) } else { -1 },
+            io: pairs[..sockets]
+                .iter()
+                .map(|(_, theirs)| number(theirs))
+                .collect(),
+            dev_io: if self.device_connection {
+                number(&pairs[sockets].1)
+            } else {
+                -1
+            },
             sync: -1,
-            rpc: if self.dialect == 2026 { number(&rpc) } else { -1 },
+            rpc: if self.dialect == 2026 {
+                number(&rpc)
+            } else {
+                -1
+            },
             ready: false,
         };
         let mut handed = config.io.clone();
@@ -251,7 +284,14 @@ impl Running {
         }
         assert_eq!(line, "sealed\n");
         let list = serde_json::from_slice(&bytes).unwrap();
-        Ok(Self { child, commands, answers, warnings, list, _sockets: sockets })
+        Ok(Self {
+            child,
+            commands,
+            answers,
+            warnings,
+            list,
+            _sockets: sockets,
+        })
     }
 
     /// One command, one answer; `None` if the process died of it.
@@ -263,9 +303,8 @@ impl Running {
     }
 
     pub fn ask(&mut self, command: &str) -> String {
-        self.try_ask(command).unwrap_or_else(|| {
-            panic!("died of {command:?}: {:?}", self.child.wait().unwrap())
-        })
+        self.try_ask(command)
+            .unwrap_or_else(|| panic!("died of {command:?}: {:?}", self.child.wait().unwrap()))
     }
 
     /// Signal that ended the process.
@@ -283,13 +322,17 @@ impl Running {
 
     pub fn destinations(&self) -> Vec<String> {
         let list = self.list.as_array().unwrap();
-        list.iter().map(|mount| mount["destination"].as_str().unwrap().to_owned()).collect()
+        list.iter()
+            .map(|mount| mount["destination"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// Options of the topmost mount at `point`, as the kernel lists them.
     pub fn attributes(&self, point: &str) -> String {
         let mountinfo = self.proc("mountinfo");
-        let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some(point));
+        let line = mountinfo
+            .lines()
+            .rfind(|line| line.split(' ').nth(4) == Some(point));
         let line = line.unwrap_or_else(|| panic!("{point} is no mount:\n{mountinfo}"));
         line.split(' ').nth(5).unwrap().to_owned()
     }
