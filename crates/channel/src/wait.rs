@@ -16,8 +16,15 @@ const SPIN_MAX: Duration = Duration::from_micros(50);
 /// Spin only while the running mean of gaps is below this. Above [`SPIN_MAX`], because the gaps of
 /// a peer that is awaited asleep contain the wake-ups that spinning would save (measured: 84 µs).
 const GAP_SHORT: Duration = Duration::from_micros(150);
-/// A longer gap counts as this much, so that one pause is forgotten after a few short gaps.
-const GAP_COUNTED_MAX: Duration = Duration::from_micros(400);
+/// A longer gap counts as this much: enough that one pause ends the spinning, so little that some
+/// short gaps begin it again.
+const GAP_COUNTED_MAX: Duration = Duration::from_millis(1);
+/// What a new gap weighs in the mean is one part in this many.
+const GAPS_REMEMBERED: u32 = 4;
+const _: () = assert!(
+    GAP_COUNTED_MAX.as_micros() / GAPS_REMEMBERED as u128 > GAP_SHORT.as_micros(),
+    "one pause ends the spinning"
+);
 /// Looks at the state between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 64;
 
@@ -100,7 +107,7 @@ impl Wait {
     pub(crate) fn end(&mut self, begun: Option<Instant>) {
         if let (Policy::Adaptive { gap_mean, .. }, Some(begun)) = (&mut self.policy, begun) {
             let gap = begun.elapsed().min(GAP_COUNTED_MAX);
-            *gap_mean = (*gap_mean * 3 + gap) / 4;
+            *gap_mean = (*gap_mean * (GAPS_REMEMBERED - 1) + gap) / GAPS_REMEMBERED;
         }
     }
 }
@@ -168,8 +175,10 @@ mod tests {
     fn an_adaptive_wait_spins_only_after_some_short_gaps_and_forgets_them_after_a_long_one() {
         let mut wait = adaptive(u32::MAX);
         assert!(!wait.spin(|| true), "nothing is known of the peer yet");
+        // Begun in the future: a gap of zero, however busy the machine is.
+        let no_gap = Instant::now().checked_add(Duration::from_secs(3600));
         for _ in 0..200 {
-            wait.end(Some(Instant::now()));
+            wait.end(no_gap);
         }
         assert!(gap_mean(&wait) < GAP_SHORT && wait.spin(|| true));
         wait.end(Instant::now().checked_sub(Duration::from_secs(1)));
