@@ -338,6 +338,7 @@ const CONNECTIONS: &[Rule] = &[
     call!(SYS_write, Always, [], "logs, wake-ups"),
     call!(SYS_writev, Always, [], "lines of the log"),
     call!(SYS_sendmsg, Always, [], "replies with descriptors"),
+    call!(SYS_recvfrom, Always, [], "the bytes of a message after its first"),
     call!(
         SYS_recvmsg,
         Always,

@@ -13,7 +13,7 @@ use crate::parent::Start;
 
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
-        pub const ALL: &[(&str, fn())] = &[$((stringify!($name), $name)),*];
+        pub(crate) const ALL: &[(&str, fn())] = &[$((stringify!($name), $name)),*];
     };
 }
 

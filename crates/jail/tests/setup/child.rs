@@ -11,28 +11,28 @@ use jail::{
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-pub const CONFIG: &str = "JAIL_TEST_CONFIG";
+pub(crate) const CONFIG: &str = "JAIL_TEST_CONFIG";
 
 /// What a case decides.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Config {
-    pub dialect: u16,
-    pub bundle: String,
-    pub confs: Option<String>,
-    pub user_namespace: bool,
-    pub classic: bool,
-    pub host_uds: bool,
-    pub spec: RawFd,
-    pub mounts: RawFd,
-    pub io: Vec<RawFd>,
-    pub dev_io: RawFd,
-    pub sync: RawFd,
-    pub rpc: RawFd,
+pub(crate) struct Config {
+    pub(crate) dialect: u16,
+    pub(crate) bundle: String,
+    pub(crate) confs: Option<String>,
+    pub(crate) user_namespace: bool,
+    pub(crate) classic: bool,
+    pub(crate) host_uds: bool,
+    pub(crate) spec: RawFd,
+    pub(crate) mounts: RawFd,
+    pub(crate) io: Vec<RawFd>,
+    pub(crate) dev_io: RawFd,
+    pub(crate) sync: RawFd,
+    pub(crate) rpc: RawFd,
     /// Namespaces are made already.
-    pub ready: bool,
+    pub(crate) ready: bool,
 }
 
-pub fn main(config: &str) {
+pub(crate) fn main(config: &str) {
     let mut config: Config = serde_json::from_str(config).unwrap();
     if !config.ready {
         make_namespaces(config.user_namespace);
@@ -59,12 +59,8 @@ fn make_namespaces(user: bool) {
         flags |= libc::CLONE_NEWUSER;
     }
     // SAFETY: one thread; only namespaces change.
-    assert_eq!(
-        unsafe { libc::unshare(flags) },
-        0,
-        "{}",
-        std::io::Error::last_os_error()
-    );
+    let result = unsafe { libc::unshare(flags) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     println!("unshared");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).unwrap();

@@ -14,7 +14,7 @@ use crate::child::{CONFIG, Config};
 
 /// Mounts of the cases stay ours, but are shared, as on a host with systemd: what leaks from the
 /// jail shows up here.
-pub fn own_mount_namespace() {
+pub(crate) fn own_mount_namespace() {
     // SAFETY: one thread; only the mount namespace changes.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0);
     mount_change(
@@ -30,17 +30,17 @@ pub fn own_mount_namespace() {
 }
 
 /// One start-up: a bundle with a root filesystem and volumes, to be filled by the case.
-pub struct Start {
+pub(crate) struct Start {
     dir: tempfile::TempDir,
-    pub dialect: u16,
-    pub user_namespace: bool,
-    pub classic: bool,
-    pub readonly: bool,
-    pub host_uds: bool,
-    pub device_connection: bool,
-    pub confs: Option<String>,
-    pub root_path: String,
-    pub extra: Value,
+    pub(crate) dialect: u16,
+    pub(crate) user_namespace: bool,
+    pub(crate) classic: bool,
+    pub(crate) readonly: bool,
+    pub(crate) host_uds: bool,
+    pub(crate) device_connection: bool,
+    pub(crate) confs: Option<String>,
+    pub(crate) root_path: String,
+    pub(crate) extra: Value,
     mounts: Vec<Value>,
     host_mounts: Vec<PathBuf>,
 }
@@ -54,7 +54,7 @@ impl Drop for Start {
 }
 
 impl Start {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("rootfs")).unwrap();
         Self {
@@ -74,23 +74,23 @@ impl Start {
     }
 
     /// A path below the bundle.
-    pub fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
     }
 
-    pub fn dir(&self, path: &str) -> PathBuf {
+    pub(crate) fn dir(&self, path: &str) -> PathBuf {
         fs::create_dir_all(self.at(path)).unwrap();
         self.at(path)
     }
 
-    pub fn file(&self, path: &str, text: &str) -> PathBuf {
+    pub(crate) fn file(&self, path: &str, text: &str) -> PathBuf {
         fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
         fs::write(self.at(path), text).unwrap();
         self.at(path)
     }
 
     /// A tmpfs on the host.
-    pub fn tmpfs(&mut self, path: &str) -> PathBuf {
+    pub(crate) fn tmpfs(&mut self, path: &str) -> PathBuf {
         let point = self.dir(path);
         mount("none", &point, "tmpfs", MountFlags::empty(), None).unwrap();
         self.host_mounts.push(point.clone());
@@ -98,7 +98,7 @@ impl Start {
     }
 
     /// A bind of a directory onto itself with attributes.
-    pub fn bound(&mut self, path: &str, flags: MountFlags) {
+    pub(crate) fn bound(&mut self, path: &str, flags: MountFlags) {
         let point = self.dir(path);
         mount_bind(&point, &point).unwrap();
         self.host_mounts.push(point.clone());
@@ -106,14 +106,14 @@ impl Start {
     }
 
     /// One more gofer mount.
-    pub fn volume(&mut self, source: impl AsRef<Path>, destination: &str, options: &[&str]) {
+    pub(crate) fn volume(&mut self, source: impl AsRef<Path>, destination: &str, options: &[&str]) {
         self.mounts.push(json!({
             "destination": destination, "type": "bind",
             "source": source.as_ref().to_str().unwrap(), "options": options,
         }));
     }
 
-    pub fn other_mount(&mut self, value: Value) {
+    pub(crate) fn other_mount(&mut self, value: Value) {
         self.mounts.push(value);
     }
 
@@ -141,20 +141,20 @@ impl Start {
     }
 
     /// Starts and expects a sealed process.
-    pub fn sealed(&self) -> Running {
+    pub(crate) fn sealed(&self) -> Running {
         self.run()
             .unwrap_or_else(|message| panic!("not sealed: {message}"))
     }
 
     /// Starts and expects an error.
-    pub fn fails(&self) -> String {
+    pub(crate) fn fails(&self) -> String {
         match self.run() {
             Ok(_) => panic!("came up"),
             Err(message) => message,
         }
     }
 
-    pub fn run(&self) -> Result<Running, String> {
+    pub(crate) fn run(&self) -> Result<Running, String> {
         fs::write(self.at("config.json"), self.spec().to_string()).unwrap();
         let spec: OwnedFd = fs::File::open(self.at("config.json")).unwrap().into();
         let (list, mounts) = rustix::pipe::pipe().unwrap();
@@ -230,13 +230,13 @@ fn spawn(config: &Config, handed: Vec<i32>) -> Child {
 }
 
 /// A sealed process under the case's hand.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// The cleaned mounts list.
-    pub list: Value,
+    pub(crate) list: Value,
     _sockets: Vec<(UnixStream, UnixStream)>,
 }
 
@@ -295,32 +295,32 @@ impl Running {
     }
 
     /// One command, one answer; `None` if the process died of it.
-    pub fn try_ask(&mut self, command: &str) -> Option<String> {
+    pub(crate) fn try_ask(&mut self, command: &str) -> Option<String> {
         writeln!(self.commands, "{command}").unwrap();
         let mut line = String::new();
         let read = self.answers.read_line(&mut line).unwrap();
         (read > 0).then(|| line.trim_end().to_owned())
     }
 
-    pub fn ask(&mut self, command: &str) -> String {
+    pub(crate) fn ask(&mut self, command: &str) -> String {
         self.try_ask(command)
             .unwrap_or_else(|| panic!("died of {command:?}: {:?}", self.child.wait().unwrap()))
     }
 
     /// Signal that ended the process.
-    pub fn end(&mut self) -> Option<i32> {
+    pub(crate) fn end(&mut self) -> Option<i32> {
         std::os::unix::process::ExitStatusExt::signal(&self.child.wait().unwrap())
     }
 
-    pub fn proc(&self, name: &str) -> String {
+    pub(crate) fn proc(&self, name: &str) -> String {
         fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn destinations(&self) -> Vec<String> {
+    pub(crate) fn destinations(&self) -> Vec<String> {
         let list = self.list.as_array().unwrap();
         list.iter()
             .map(|mount| mount["destination"].as_str().unwrap().to_owned())
@@ -328,7 +328,7 @@ impl Running {
     }
 
     /// Options of the topmost mount at `point`, as the kernel lists them.
-    pub fn attributes(&self, point: &str) -> String {
+    pub(crate) fn attributes(&self, point: &str) -> String {
         let mountinfo = self.proc("mountinfo");
         let line = mountinfo
             .lines()
