@@ -138,7 +138,11 @@ fn merged(set: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|text| text.as_ptr()).chain([null()]).collect()
+    strings
+        .iter()
+        .map(|text| text.as_ptr())
+        .chain([null()])
+        .collect()
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -33,7 +33,8 @@ pub(crate) fn follow(
         cause,
     };
     let path = spawn::c_string(replacement.as_os_str()).map_err(program)?;
-    let spawned = spawn::spawn(&hook.program, &hook.args, &hook.environment, &relay.mask).map_err(program)?;
+    let spawned =
+        spawn::spawn(&hook.program, &hook.args, &hook.environment, &relay.mask).map_err(program)?;
     let runsc = spawned.pid;
     if let Err(cause) = ptrace::seize(runsc) {
         drop(spawned); // The gate closes and the child exits.
