@@ -57,6 +57,11 @@ pub(crate) fn newest() -> PathBuf {
     path(&CLIENTS[CLIENTS.len() - 1])
 }
 
+/// The names of all clients and where they are once [`run`] has succeeded.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    CLIENTS.iter().map(|client| (client.name, path(client)))
+}
+
 /// Tests and people look below the workspace's `target`, wherever cargo builds to.
 fn folder() -> PathBuf {
     workspace().join("target/clients")

@@ -1,10 +1,11 @@
-//! What CI runs and what anyone can run: `cargo xtask clients | check | test | demo`.
+//! What CI runs and what anyone can run: `cargo xtask clients | check | test | demo | bench`.
 //!
 //! Belongs here: the list of subcommands. Each has a module with a `run` of its own.
 //! Belongs elsewhere: anything the shipped binary needs.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod clients;
 mod demo;
@@ -32,6 +33,9 @@ enum Task {
     Test(test::Args),
     /// Build gofer and run a command in a sandbox it serves
     Demo(demo::Args),
+    /// Compare gofer with the Go gofers of the clients: latency, start-up, memory
+    #[command(disable_help_flag = true)]
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         Task::Check => check::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Demo(args) => demo::run(&args),
+        Task::Bench(args) => bench::run(&args),
     };
     done.unwrap_or_else(|failure| {
         eprintln!("xtask: {failure}");

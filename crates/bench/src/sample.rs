@@ -1,0 +1,95 @@
+//! Numbers and what is said about them.
+
+use std::time::Duration;
+
+/// The times of one case, one contender, one round.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Times {
+    ns: Vec<u64>,
+}
+
+/// What one round says about one case, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Summary {
+    pub(crate) median: f64,
+    pub(crate) p99: f64,
+    pub(crate) mean: f64,
+    /// The server's time on a CPU per operation, if it was looked at.
+    pub(crate) cpu: Option<f64>,
+    pub(crate) count: usize,
+}
+
+impl Times {
+    pub(crate) fn push(&mut self, time: Duration) {
+        self.ns
+            .push(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.ns.len()
+    }
+
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        self.ns.append(&mut other.ns);
+    }
+
+    pub(crate) fn nanoseconds(&self) -> &[u64] {
+        &self.ns
+    }
+
+    /// None without a single time.
+    pub(crate) fn summary(&self, cpu: Option<Duration>) -> Option<Summary> {
+        let mut sorted = self.ns.clone();
+        sorted.sort_unstable();
+        let count = sorted.len();
+        let sum: u64 = sorted.iter().sum();
+        let us = |ns: u64| ns as f64 / 1000.0;
+        let cpu = cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / count as f64);
+        Some(Summary {
+            median: us(*sorted.get(count / 2)?),
+            p99: us(*sorted.get(count * 99 / 100)?),
+            mean: us(sum) / count as f64,
+            cpu,
+            count,
+        })
+    }
+}
+
+/// The middle of some numbers; the mean of the middle two.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let high = *sorted.get(sorted.len() / 2)?;
+    let low = *sorted.get(sorted.len().saturating_sub(1) / 2)?;
+    Some(f64::midpoint(low, high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between_the_middle_two() {
+        assert_eq!(median([4.0, 1.0, 2.0, 8.0]), Some(3.0));
+        assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median([]), None);
+    }
+
+    #[test]
+    fn the_99th_percentile_of_a_hundred_times_is_the_slowest() {
+        let mut times = Times::default();
+        for ms in 1..=100 {
+            times.push(Duration::from_millis(ms));
+        }
+        let summary = times.summary(Some(Duration::from_millis(1)));
+        let expected = Summary {
+            median: 51_000.0,
+            p99: 100_000.0,
+            mean: 50_500.0,
+            cpu: Some(10.0),
+            count: 100,
+        };
+        assert_eq!(summary, Some(expected));
+        assert_eq!(Times::default().summary(None), None);
+    }
+}
