@@ -25,10 +25,13 @@
 //! ```
 
 mod attributes;
+mod broker;
+mod build;
 mod capabilities;
 pub mod clock;
 pub mod conf;
 mod devices;
+mod enter;
 mod error;
 mod fallback;
 mod inherited;
@@ -47,6 +50,7 @@ mod table;
 mod thread;
 mod walk;
 
+pub use broker::Broker;
 pub use conf::{Conf, Confs};
 pub use error::Error;
 pub use inherited::Inherited;

@@ -46,6 +46,13 @@ const THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_CHILD_CLEARTID)
     .cast_unsigned();
 
+const UNIX: u32 = libc::AF_UNIX as u32;
+/// A socket of ours never waits and is not inherited.
+const STREAM: u32 = (libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
+const DATAGRAM: u32 = (libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
+const PACKETS: u32 =
+    (libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
+
 const FUTEX_WAIT: u32 = 0;
 const FUTEX_WAKE: u32 = 1;
 const FUTEX_WAIT_BITSET: u32 = 9;
@@ -338,7 +345,12 @@ const CONNECTIONS: &[Rule] = &[
     call!(SYS_write, Always, [], "logs, wake-ups"),
     call!(SYS_writev, Always, [], "lines of the log"),
     call!(SYS_sendmsg, Always, [], "replies with descriptors"),
-    call!(SYS_recvfrom, Always, [], "the bytes of a message after its first"),
+    call!(
+        SYS_recvfrom,
+        Always,
+        [],
+        "the bytes of a message after its first"
+    ),
     call!(
         SYS_recvmsg,
         Always,
@@ -370,7 +382,7 @@ const CONNECTIONS: &[Rule] = &[
     call!(
         SYS_socketpair,
         Always,
-        [Is(0, libc::AF_UNIX as u32)],
+        [Is(0, UNIX)],
         "a channel's own descriptor socket"
     ),
 ];
@@ -380,7 +392,19 @@ const SOCKETS: &[Rule] = &[
     call!(
         SYS_socket,
         HostSockets,
-        [Is(0, libc::AF_UNIX as u32), Is(2, 0)],
+        [Is(0, UNIX), Is(1, STREAM), Is(2, 0)],
+        "Connect, BindAt"
+    ),
+    call!(
+        SYS_socket,
+        HostSockets,
+        [Is(0, UNIX), Is(1, DATAGRAM), Is(2, 0)],
+        "Connect, BindAt"
+    ),
+    call!(
+        SYS_socket,
+        HostSockets,
+        [Is(0, UNIX), Is(1, PACKETS), Is(2, 0)],
         "Connect, BindAt"
     ),
     call!(SYS_connect, HostOpen, [], "Connect"),

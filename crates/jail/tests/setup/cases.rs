@@ -37,6 +37,7 @@ cases![
     the_sealed_process_holds_the_minimum,
     forbidden_calls_kill,
     threads_start_and_tighten_under_the_filter,
+    only_the_broker_may_take_on_other_ids,
     landlock_keeps_a_tightened_thread_in_its_tree,
     thirty_mounts_come_up,
     nothing_outside_is_touched_while_names_are_swapped,
@@ -515,6 +516,52 @@ fn threads_start_and_tighten_under_the_filter() {
         assert_eq!(running.ask("threads-tighten"), "true", "{shape}");
         assert_eq!(running.ask("thread"), "ok", "{shape}");
     });
+}
+
+fn only_the_broker_may_take_on_other_ids() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+    for user_namespace in [false, true] {
+        let mut start = Start::new();
+        start.user_namespace = user_namespace;
+        start.dialect = 2026;
+        start.host_uds = true;
+        fs::set_permissions(start.at("rootfs"), fs::Permissions::from_mode(0o755)).unwrap();
+        let open = UnixListener::bind(start.at("rootfs/open")).unwrap();
+        let _closed = UnixListener::bind(start.at("rootfs/closed")).unwrap();
+        fs::set_permissions(start.at("rootfs/open"), fs::Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(start.at("rootfs/closed"), fs::Permissions::from_mode(0o600)).unwrap();
+        let mut running = start.sealed();
+        assert_eq!(running.ask("connect open"), "ok");
+        assert_eq!(
+            peer_uid(&open.accept().unwrap().0),
+            65534,
+            "the listener sees those ids"
+        );
+        assert_eq!(
+            running.ask("connect closed"),
+            "ACCESS",
+            "root's own access does not count"
+        );
+        assert_eq!(
+            running.ask("connect open"),
+            "ok",
+            "the broker has its ids back"
+        );
+        let mut holders = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", running.pid())).unwrap() {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            holders += usize::from(status.contains("CapPrm:\t00000000000000df"));
+        }
+        assert_eq!(holders, 1, "one thread may");
+    }
+}
+
+fn peer_uid(socket: &std::os::unix::net::UnixStream) -> u32 {
+    rustix::net::sockopt::socket_peercred(socket)
+        .unwrap()
+        .uid
+        .as_raw()
 }
 
 fn landlock_keeps_a_tightened_thread_in_its_tree() {
