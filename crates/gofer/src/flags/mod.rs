@@ -9,6 +9,8 @@ mod globals;
 mod gofer;
 mod grammar;
 mod table;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use thiserror::Error;
