@@ -579,6 +579,12 @@ fn landlock_keeps_a_tightened_thread_in_its_tree() {
             "ok",
             "{shape}: rename across directories"
         );
+        assert_eq!(running.ask("create 2 x"), "ok");
+        assert_eq!(
+            running.ask("link 2 x sub/y"),
+            "ok",
+            "{shape}: a link by descriptor"
+        );
         assert_eq!(running.ask("tighten 1"), "ok true", "{shape}");
         assert_eq!(running.ask("open 1 sub"), "ok");
         assert_eq!(
@@ -631,7 +637,7 @@ fn nothing_outside_is_touched_while_names_are_swapped() {
     let outside = tempfile::tempdir().unwrap();
     let canary = outside.path().join("canary");
     fs::create_dir(&canary).unwrap();
-    let (mut came_up, mut failed) = (0, 0);
+    let (mut came_up, mut diverted, mut failed) = (0, 0, 0);
     for round in 0..rounds {
         let mut start = Start::new();
         start.user_namespace = round % 2 == 1;
@@ -640,16 +646,27 @@ fn nothing_outside_is_touched_while_names_are_swapped() {
         start.dir("rootfs/a/b");
         start.file("v/who", "v");
         start.file("f", "f");
-        start.volume(start.at("v"), "/a/b/new/directory", &["rbind", "ro"]);
-        start.volume(start.at("f"), "/a/file", &["bind"]);
-        start.volume(start.at("v"), "/a/b/c", &["rbind"]);
+        // Many, so that the walks take a good part of the time.
+        for number in 0..8 {
+            start.volume(
+                start.at("v"),
+                &format!("/a/b/new{number}/directory"),
+                &["rbind", "ro"],
+            );
+            start.volume(start.at("f"), &format!("/a/file{number}"), &["bind"]);
+            start.volume(start.at("v"), &format!("/a/b/c/../d{number}/e"), &["rbind"]);
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let swapper = swap(&start, &canary, Arc::clone(&stop));
         let result = start.run();
         stop.store(true, Ordering::Relaxed);
         swapper.join().unwrap();
         match result {
-            Ok(_) => came_up += 1,
+            Ok(running) => {
+                came_up += 1;
+                let misled = |destination: &&String| !destination.starts_with("/a/");
+                diverted += running.destinations().iter().filter(misled).count();
+            }
             Err(message) => {
                 failed += 1;
                 assert!(message.starts_with("128 "), "fails cleanly: {message}");
@@ -661,7 +678,9 @@ fn nothing_outside_is_touched_while_names_are_swapped() {
             "made outside in round {round}"
         );
     }
-    println!("  {came_up} came up, {failed} failed cleanly");
+    println!(
+        "  {came_up} came up, {diverted} mounts followed a link inside, {failed} failed cleanly"
+    );
     assert!(came_up > 0, "some start-ups win the race");
 }
 

@@ -206,6 +206,16 @@ fn probe(sealed: &Sealed, connection: &Connection, words: &[&str]) -> String {
             Ok(()) => "ok".to_owned(),
             Err(errno) => name_of(errno),
         },
+        "link" => {
+            let fd = rustix::fs::openat(root, name, nofollow | OFlags::PATH, Mode::empty());
+            let fd = fd.unwrap();
+            let number = fd.as_raw_fd().to_string();
+            let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+            match rustix::fs::linkat(&sealed.descriptor_dir, number, root, words[3], follow) {
+                Ok(()) => "ok".to_owned(),
+                Err(errno) => name_of(errno),
+            }
+        }
         "tighten" => match sealed.threads.tighten(root, connection.readonly) {
             Ok(report) => format!("ok {:?}", report.landlock.is_enforced()),
             Err(error) => error.to_string(),
