@@ -245,7 +245,7 @@ fn serve(
         descriptors(flags, inherited)?,
     )?;
     let sealed = confine(log, plan, &hooks, counters.as_deref())?;
-    log.info(&sealed.report);
+    log.info(format_args!("{}", sealed.report));
     run_server(log, globals, sealed, counters)?;
     log.info("All connections have ended");
     wait_for_sandbox(log, held.sandbox_exit.as_ref());
