@@ -1,13 +1,15 @@
 //! createContainer hooks, which a v2026-08 gofer runs between mounting and entering the root.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use jail::Spec;
 use jail::spec::Hook;
+use rustix::fs::MemfdFlags;
 
 use crate::flags::{Dialect, GoferFlags};
 use crate::log::Log;
@@ -16,7 +18,7 @@ use crate::process::{Fatal, fatal};
 /// How often a hook with a time limit is asked whether it has ended.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 /// How much of a hook's output an error message repeats, in bytes.
-const OUTPUT_BYTES_MAX: u64 = 4096;
+const OUTPUT_BYTES_MAX: usize = 4096;
 
 /// The hooks to run, and what they are told.
 #[derive(Debug, Default)]
@@ -76,51 +78,66 @@ fn run(hook: &Hook, state: &str) -> Result<(), String> {
         Some((first, rest)) => (first.as_str(), rest),
         None => (hook.path.as_str(), &[][..]),
     };
-    let variables = hook
-        .env
-        .iter()
-        .filter_map(|variable| variable.split_once('='));
-    let mut child = Command::new(&hook.path)
-        .arg0(first)
-        .args(rest)
-        .env_clear()
-        .envs(variables)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+    // Files in memory, not pipes: neither a hook that does not read nor one that says much waits
+    // for us.
+    let (input, output) = (memory_file("state")?, memory_file("output")?);
+    input
+        .write_all_at(state.as_bytes(), 0)
+        .map_err(|error| error.to_string())?;
+    let copy = |file: &File| file.try_clone().map_err(|error| error.to_string());
+    let mut command = Command::new(&hook.path);
+    command.arg0(first).args(rest).env_clear();
+    command.envs(
+        hook.env
+            .iter()
+            .filter_map(|variable| variable.split_once('=')),
+    );
+    command
+        .stdin(input)
+        .stdout(copy(&output)?)
+        .stderr(copy(&output)?);
+    let child = command
         .spawn()
         .map_err(|error| format!("cannot start: {error}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read its state is no failure.
-        _ = stdin.write_all(state.as_bytes());
-    }
     let limit = hook
         .timeout
         .and_then(|seconds| u64::try_from(seconds).ok())
         .map(Duration::from_secs);
-    let started = Instant::now();
-    let status = loop {
-        match child.try_wait().map_err(|error| error.to_string())? {
-            Some(status) => break status,
-            None if limit.is_some_and(|limit| started.elapsed() > limit) => {
-                _ = child.kill();
-                _ = child.wait();
-                return Err("it took longer than its timeout".to_owned());
-            }
-            None => std::thread::sleep(ASK_EVERY),
-        }
-    };
+    let status = wait(child, limit)?;
     if status.success() {
         return Ok(());
     }
-    let mut output = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        _ = stderr.take(OUTPUT_BYTES_MAX).read_to_end(&mut output);
-    }
+    let mut said = vec![0; OUTPUT_BYTES_MAX];
+    let length = output.read_at(&mut said, 0).unwrap_or(0);
+    said.truncate(length);
     Err(format!(
         "{status}; it said: {}",
-        String::from_utf8_lossy(&output).trim()
+        String::from_utf8_lossy(&said).trim()
     ))
+}
+
+fn memory_file(name: &str) -> Result<File, String> {
+    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC);
+    file.map(File::from)
+        .map_err(|errno| format!("cannot make a file in memory: {errno}"))
+}
+
+fn wait(mut child: Child, limit: Option<Duration>) -> Result<ExitStatus, String> {
+    let Some(limit) = limit else {
+        return child.wait().map_err(|error| error.to_string());
+    };
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            return Ok(status);
+        }
+        if started.elapsed() > limit {
+            _ = child.kill();
+            _ = child.wait();
+            return Err("it took longer than its timeout".to_owned());
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
 }
 
 /// The container's state, as the OCI runtime specification has it.

@@ -248,6 +248,53 @@ fn signals_end_the_first_process_of_its_namespace() {
     }
 }
 
+/// A house whose spec has one createContainer hook: this shell script, in the bundle.
+fn with_hook(script: &str) -> House {
+    let house = House::new(&json!([]));
+    let config = house.path("config.json");
+    let mut spec: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    let script = format!("cd {}; {script}", house.dir.path().display());
+    let hook =
+        json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["A=b"], "timeout": 5 });
+    spec["hooks"] = json!({ "createContainer": [hook] });
+    fs::write(config, spec.to_string()).unwrap();
+    house
+}
+
+#[test]
+fn the_newest_dialect_runs_create_container_hooks() {
+    let house = with_hook("cat > state; echo $A > env; /usr/bin/head -c 200000 /dev/zero >&2");
+    let (gofer, list) = started(house.parent(Dialect::V2026_08, &["lisafs:none"]));
+    assert_eq!(list, b"[]", "{}", house.read("debug"));
+    drop(gofer);
+    let state: Value = serde_json::from_str(&house.read("state")).unwrap();
+    assert_eq!(
+        (&state["status"], &state["pid"]),
+        (&json!("creating"), &json!(-1))
+    );
+    assert_eq!(house.read("env"), "b\n");
+
+    let older = with_hook("touch ran");
+    drop(started(older.parent(Dialect::V2024, &["lisafs:none"])));
+    assert!(
+        !older.path("ran").exists(),
+        "the parent of an older dialect does not expect it"
+    );
+}
+
+#[test]
+fn a_failing_hook_is_named_with_what_it_said() {
+    let house = with_hook("echo the disk is full >&2; exit 3");
+    let (gofer, list) = started(house.parent(Dialect::V2026_08, &["lisafs:none"]));
+    assert_eq!(list, b"");
+    assert_eq!(gofer.wait().unwrap(), Ended::Status(128));
+    let log = house.read("log");
+    assert!(
+        log.contains("/bin/sh") && log.contains("the disk is full"),
+        "{log}"
+    );
+}
+
 #[test]
 fn a_json_log_holds_one_object_a_line() {
     let house = House::new(&json!([]));
