@@ -4,13 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test may die where it stands")]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{IoSlice, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rig::parent::{Dialect, Ended, Gofer, Parent, write_bundle};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -293,6 +295,36 @@ fn a_failing_hook_is_named_with_what_it_said() {
         log.contains("/bin/sh") && log.contains("the disk is full"),
         "{log}"
     );
+}
+
+#[test]
+fn a_sandbox_that_stays_is_waited_for_but_not_for_long() {
+    let house = House::new(&json!([]));
+    let (mut gofer, _) = started(house.parent(Dialect::V2026_08, &["lisafs:none"]));
+    let mut sandbox = Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(sandbox.id()).unwrap()).unwrap();
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [pidfd.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+    let socket = gofer.sentry_exit.take().unwrap();
+    sendmsg(
+        &socket,
+        &[IoSlice::new(&[0])],
+        &mut ancillary,
+        SendFlags::empty(),
+    )
+    .unwrap();
+    gofer.sockets.clear();
+    assert_eq!(gofer.wait().unwrap(), Ended::Status(0));
+    assert!(
+        house.read("debug").contains("the sandbox has not ended"),
+        "{}",
+        house.read("debug")
+    );
+    sandbox.kill().unwrap();
+    sandbox.wait().unwrap();
 }
 
 #[test]
