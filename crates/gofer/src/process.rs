@@ -16,9 +16,11 @@ use jail::{Descriptors, DeviceKinds, Ids, Inherited, Overlay, Plan, Sealed, Spec
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use rustix::time::Timespec;
-use server::{Mount, Policy, Server};
+use server::{ConnectAs, Mount, Policy, Server};
 
-use crate::flags::{Dialect, Globals, GoferFlags, HostUds, SyntaxError, UsageError};
+use crate::flags::{
+    CharacterDevices, Dialect, Globals, GoferFlags, HostUds, SyntaxError, UsageError,
+};
 use crate::hooks;
 use crate::log::{Level, Log, LogDescriptors};
 use crate::stats;
@@ -244,7 +246,8 @@ fn serve(
         options(globals, flags, spec),
         descriptors(flags, inherited)?,
     )?;
-    let sealed = confine(log, plan, &hooks, counters.as_deref())?;
+    let mut sealed = confine(log, plan, &hooks, counters.as_deref())?;
+    warn(log, sealed.warnings());
     log.info(format_args!("{}", sealed.report));
     run_server(log, globals, sealed, counters)?;
     log.info("All connections have ended");
@@ -328,6 +331,7 @@ fn options(globals: &Globals, flags: &GoferFlags, spec: Spec) -> jail::Options {
             tpu: globals.tpuproxy,
             rdma: globals.rdmaproxy,
         },
+        character_devices: passthrough(globals),
         setup_root: flags.setup_root,
         apply_caps: flags.apply_caps,
         ..jail::Options::new(dialect, spec)
@@ -336,6 +340,12 @@ fn options(globals: &Globals, flags: &GoferFlags, spec: Spec) -> jail::Options {
 
 fn opens(globals: &Globals) -> bool {
     matches!(globals.host_uds, HostUds::Open | HostUds::All)
+}
+
+/// Whether every connection may open character devices; that of `/dev` always may. A sandbox that
+/// prefers its own still needs the host's for those it cannot emulate.
+fn passthrough(globals: &Globals) -> bool {
+    globals.character_devices != CharacterDevices::EmulatedOnly
 }
 
 fn creates(globals: &Globals) -> bool {
@@ -386,11 +396,15 @@ fn run_server(
         options.observer = Some(observer(log));
     }
     options.counters = counters;
-    let passthrough = globals.character_devices != crate::flags::CharacterDevices::EmulatedOnly;
+    options.connect_as = sealed.broker.map(|broker| -> ConnectAs {
+        Arc::new(move |socket, kind, uid, gid| {
+            broker.connect(socket, kind, uid, gid).map_err(host::errno)
+        })
+    });
     let connections: Vec<_> = sealed
         .connections
         .into_iter()
-        .map(|c| served(log, c, passthrough))
+        .map(|c| served(log, c, passthrough(globals)))
         .collect();
     let run = Server::new(options).run(connections);
     run.map_err(|error| fatal(format_args!("serving: {error}")))
