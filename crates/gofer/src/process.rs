@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use channel::Counters;
+use channel::{Counters, Wait};
 use host::DescriptorDir;
 use jail::{Descriptors, DeviceKinds, Ids, Inherited, Overlay, Plan, Sealed, Spec, Starting};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -249,7 +249,13 @@ fn serve(
     let mut sealed = confine(log, plan, &hooks, counters.as_deref())?;
     warn(log, sealed.warnings());
     log.info(format_args!("{}", sealed.report));
-    run_server(log, globals, sealed, counters)?;
+    run_server(
+        log,
+        globals,
+        opens_character_devices(globals, flags),
+        sealed,
+        counters,
+    )?;
     log.info("All connections have ended");
     wait_for_sandbox(log, held.sandbox_exit.as_ref());
     Ok(())
@@ -331,21 +337,23 @@ fn options(globals: &Globals, flags: &GoferFlags, spec: Spec) -> jail::Options {
             tpu: globals.tpuproxy,
             rdma: globals.rdmaproxy,
         },
-        character_devices: passthrough(globals),
+        character_devices: opens_character_devices(globals, flags),
         setup_root: flags.setup_root,
         apply_caps: flags.apply_caps,
         ..jail::Options::new(dialect, spec)
     }
 }
 
-fn opens(globals: &Globals) -> bool {
-    matches!(globals.host_uds, HostUds::Open | HostUds::All)
+/// Whether every connection may open character devices; that of `/dev` always may. A sandbox that
+/// prefers its own still needs the host's for those it cannot emulate. Releases before v2026-08 have
+/// no policy and open what the sandbox asks for.
+fn opens_character_devices(globals: &Globals, flags: &GoferFlags) -> bool {
+    flags.dialect != Dialect::V2026_08
+        || globals.character_devices != crate::flags::CharacterDevices::EmulatedOnly
 }
 
-/// Whether every connection may open character devices; that of `/dev` always may. A sandbox that
-/// prefers its own still needs the host's for those it cannot emulate.
-fn passthrough(globals: &Globals) -> bool {
-    globals.character_devices != CharacterDevices::EmulatedOnly
+fn opens(globals: &Globals) -> bool {
+    matches!(globals.host_uds, HostUds::Open | HostUds::All)
 }
 
 fn creates(globals: &Globals) -> bool {
@@ -372,6 +380,7 @@ fn descriptors(flags: &GoferFlags, inherited: &mut Inherited) -> Result<Descript
 fn run_server(
     log: &Arc<Log>,
     globals: &Globals,
+    character_devices: bool,
     sealed: Sealed,
     counters: Option<Arc<Counters>>,
 ) -> Result<(), Fatal> {
@@ -396,6 +405,9 @@ fn run_server(
         options.observer = Some(observer(log));
     }
     options.counters = counters;
+    if let Some(microseconds) = spin_from_environment() {
+        options.wait = Wait::fixed(microseconds);
+    }
     options.connect_as = sealed.broker.map(|broker| -> ConnectAs {
         Arc::new(move |socket, kind, uid, gid| {
             broker.connect(socket, kind, uid, gid).map_err(host::errno)
@@ -404,7 +416,7 @@ fn run_server(
     let connections: Vec<_> = sealed
         .connections
         .into_iter()
-        .map(|c| served(log, c, passthrough(globals)))
+        .map(|c| served(log, c, character_devices))
         .collect();
     let run = Server::new(options).run(connections);
     run.map_err(|error| fatal(format_args!("serving: {error}")))
@@ -421,7 +433,7 @@ fn observer(log: &Arc<Log>) -> server::Observer {
     })
 }
 
-fn served(log: &Log, connection: jail::Connection, passthrough: bool) -> (OwnedFd, Mount) {
+fn served(log: &Log, connection: jail::Connection, character_devices: bool) -> (OwnedFd, Mount) {
     let path = String::from_utf8_lossy(&connection.path);
     log.info(format_args!(
         "Serving {path:?} (read-only: {})",
@@ -432,9 +444,14 @@ fn served(log: &Log, connection: jail::Connection, passthrough: bool) -> (OwnedF
         donated: connection.donated,
         path: connection.path,
         readonly: connection.readonly,
-        character_devices: connection.character_devices || passthrough,
+        character_devices: connection.character_devices || character_devices,
     };
     (connection.io, mount)
+}
+
+/// How long a channel spins before it sleeps, if the operator's environment says.
+fn spin_from_environment() -> Option<u64> {
+    std::env::var("GOFER_SPIN_US").ok()?.parse().ok()
 }
 
 /// The page of counters that `gofer do --stats` reads, if the operator's environment names one.

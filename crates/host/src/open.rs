@@ -30,7 +30,7 @@ pub fn open(
 /// # Errors
 /// The host's.
 pub fn open_directory(dir: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     retry(|| rustix::fs::openat(dir, c".", flags, Mode::empty()))
 }
 

@@ -6,11 +6,13 @@
 use rustix::io::Errno;
 
 /// From now on HUP, INT and TERM end the process with status 128 + number, and QUIT with 2, as
-/// they end the reference.
+/// they end the reference. XFSZ is ignored: a client's write beyond a limit gets its `EFBIG`.
 ///
 /// # Errors
 /// The host's errno.
 pub fn exit_on_signals() -> Result<(), Errno> {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT] {
         let handler = leave as extern "C" fn(libc::c_int);
         // SAFETY: all zeroes is a valid `sigaction`: no flags, nothing blocked.

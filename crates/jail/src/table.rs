@@ -26,10 +26,8 @@ macro_rules! call {
 mod arch;
 
 /// `AT_FDCWD` as the filter sees it: the working directory is the own descriptor directory.
-const WORKING_DIRECTORY: u32 = libc::AT_FDCWD.cast_unsigned();
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 const NOFOLLOW: u64 = libc::O_NOFOLLOW as u64;
-const DIRECTORY: u64 = libc::O_DIRECTORY as u64;
 const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
 const SHARED: u64 = libc::MAP_SHARED as u64;
 const PRIVATE_ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
@@ -209,18 +207,6 @@ const FILES: &[Rule] = &[
         [IsDescriptorDirectory(0)],
         "opening a held file anew"
     ),
-    call!(
-        SYS_openat,
-        Always,
-        [Is(0, WORKING_DIRECTORY)],
-        "the same, by the working directory"
-    ),
-    call!(
-        SYS_openat,
-        Always,
-        [Has(2, DIRECTORY)],
-        "a directory anew, as its own \".\""
-    ),
     call!(SYS_close, Always, [], "ids end"),
     call!(SYS_dup, Always, [], "donated descriptors"),
     call!(
@@ -290,12 +276,6 @@ const FILES: &[Rule] = &[
     ),
     call!(SYS_ftruncate, Always, [], "SetStat SIZE; channel memory"),
     call!(SYS_fchmod, Always, [], "SetStat MODE; mode of a new socket"),
-    call!(
-        SYS_fchmodat,
-        Always,
-        [Is(0, WORKING_DIRECTORY)],
-        "SetStat MODE by descriptor number"
-    ),
     call!(
         SYS_fchmodat,
         Always,
