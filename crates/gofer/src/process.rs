@@ -18,9 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use rustix::time::Timespec;
 use server::{ConnectAs, Mount, Policy, Server};
 
-use crate::flags::{
-    CharacterDevices, Dialect, Globals, GoferFlags, HostUds, SyntaxError, UsageError,
-};
+use crate::flags::{Dialect, Globals, GoferFlags, HostUds, SyntaxError, UsageError};
 use crate::hooks;
 use crate::log::{Level, Log, LogDescriptors};
 use crate::stats;
