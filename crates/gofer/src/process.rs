@@ -16,7 +16,7 @@ use jail::{Descriptors, DeviceKinds, Ids, Inherited, Overlay, Plan, Sealed, Spec
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use rustix::time::Timespec;
-use server::{ConnectAs, Mount, Policy, Server};
+use server::{ConnectAs, Mount, MountPoints, Policy, Server};
 
 use crate::flags::{Dialect, Globals, GoferFlags, HostUds, SyntaxError, UsageError};
 use crate::hooks;
@@ -392,6 +392,9 @@ fn run_server(
         donate_mount: globals.directfs && sealed.connections.iter().any(|c| c.donated.is_some()),
         ..Policy::default()
     };
+    if let Some(holders) = sealed.mount_holders {
+        options.mount_points = MountPoints::In(holders.into_iter().collect());
+    }
     let threads = sealed.threads;
     options.on_thread = Some(Arc::new(move |mount: &Mount| {
         let tightened = threads.tighten(mount.root.as_fd(), mount.readonly);

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::Error;
@@ -44,6 +45,26 @@ pub(crate) fn submounts(
          directories in it?"
             .to_owned(),
     ))
+}
+
+/// Device (major, minor) and inode number of every directory below `top` that holds a mount point:
+/// what is listed there lies on other devices than the directory itself. `None` if that cannot be
+/// told; then any directory may.
+pub(crate) fn holders(top: BorrowedFd<'_>) -> Option<Vec<(u32, u32, u64)>> {
+    let lines = read_list().ok()?;
+    let nothing = BTreeSet::new();
+    let holder = |(_, path): (&Line, &[u8])| {
+        let path = std::str::from_utf8(path).ok()?;
+        let (parent, _name) = path.rsplit_once('/')?;
+        let place = find(top, if parent.is_empty() { "/" } else { parent }).ok()??;
+        let (flags, wanted) = (AtFlags::EMPTY_PATH, StatxFlags::INO);
+        let stat = statx(place.fd, c"", flags, wanted).ok()?;
+        Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+    };
+    below(mount_id(top).ok()?, &lines, &nothing)
+        .into_iter()
+        .map(holder)
+        .collect()
 }
 
 fn read_list() -> Result<Vec<Line>, Error> {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Resource, Rlimit, chroot, fchdir, pivot_root, setrlimit, umask};
 
-use crate::attributes::submounts;
+use crate::attributes::{holders, submounts};
 use crate::build::Built;
 use crate::error::Doing;
 use crate::mount_options::bits;
@@ -40,6 +40,12 @@ impl Mounted {
         if self.plan.root_readonly && self.plan.options.setup_root {
             self.restrict_root()?;
         }
+        // Under directfs the sandbox lists directories itself.
+        let mount_holders = if self.plan.options.directfs {
+            None
+        } else {
+            holders(self.built.root.as_fd())
+        };
         let (descriptor_dir, detached) =
             mounts::descriptor_directory(self.kernel).doing(|| "opening /proc/self/fd")?;
         if !detached {
@@ -70,6 +76,7 @@ impl Mounted {
             rootless,
             root: built.root,
             connections,
+            mount_holders,
             descriptor_dir,
             report: Report {
                 kernel,

@@ -165,6 +165,7 @@ pub struct Rooted {
     pub(crate) rootless: bool,
     pub(crate) root: OwnedFd,
     pub(crate) connections: Vec<Connection>,
+    pub(crate) mount_holders: Option<Vec<(u32, u32, u64)>>,
     pub(crate) descriptor_dir: OwnedFd,
     pub(crate) report: Report,
 }
@@ -226,6 +227,7 @@ impl Confined {
             options,
             warnings,
             connections,
+            mount_holders,
             descriptor_dir,
             mut report,
             root,
@@ -265,6 +267,7 @@ impl Confined {
         };
         Ok(Sealed {
             connections,
+            mount_holders,
             descriptor_dir,
             threads,
             broker,
@@ -287,6 +290,8 @@ fn start_broker() -> Result<Broker, Error> {
 pub struct Sealed {
     /// What to serve: root first, then volumes in spec order, devices last.
     pub connections: Vec<Connection>,
+    /// Device (major, minor) and inode number of the directories that hold mount points, if known.
+    pub mount_holders: Option<Vec<(u32, u32, u64)>>,
     /// The own descriptor directory, also the working directory.
     pub descriptor_dir: OwnedFd,
     /// For the threads that will serve.
