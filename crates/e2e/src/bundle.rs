@@ -36,9 +36,7 @@ impl Bundle {
     /// `script` with the root's `sh`.
     #[must_use]
     pub fn new(root: &Path, script: &str) -> Self {
-        let mount = |kind: &str, destination: &str| {
-            json!({"destination": destination, "type": kind, "source": kind})
-        };
+        let mount = |kind: &str, destination: &str| json!({"destination": destination, "type": kind, "source": kind});
         let spec = json!({
             "ociVersion": "1.0.0",
             "process": {

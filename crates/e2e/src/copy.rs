@@ -30,8 +30,14 @@ impl WritableCopy {
             work.display()
         );
         let options = std::ffi::CString::new(options).expect("a path holds no NUL");
-        mount("overlay", &root, "overlay", MountFlags::empty(), Some(&*options))
-            .expect("the host can mount an overlay");
+        mount(
+            "overlay",
+            &root,
+            "overlay",
+            MountFlags::empty(),
+            Some(&*options),
+        )
+        .expect("the host can mount an overlay");
         Self { root }
     }
 

@@ -68,7 +68,10 @@ impl Runsc {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = if let Some(gofer) = &self.gofer {
             let mut command = Command::new(gofer);
-            command.args(["runsc", "--runsc"]).arg(&self.client).arg("--");
+            command
+                .args(["runsc", "--runsc"])
+                .arg(&self.client)
+                .arg("--");
             command
         } else {
             Command::new(&self.client)
@@ -130,7 +133,7 @@ impl Runsc {
         text(&output.stdout)
     }
 
-    /// Starts a container from a bundle; it holds until [`Running::finish`] closes its input.
+    /// Starts a container from a bundle; it holds until [`Running::go_on`].
     ///
     /// # Panics
     /// If it cannot be started.
@@ -236,7 +239,7 @@ fn kill(process: &Process) {
 /// it waits until the test has looked at the host.
 pub const HOLD: &str = "read go\n";
 
-/// A container in the foreground, waiting for its input to end.
+/// A container in the foreground, waiting for a line of input.
 #[derive(Debug)]
 pub struct Running<'r> {
     runsc: &'r Runsc,
@@ -275,18 +278,39 @@ impl Running<'_> {
         }
     }
 
+    /// Sends the one line that a script reads before it goes on.
+    pub fn go_on(&mut self) {
+        self.say("go");
+    }
+
+    /// Sends another line.
+    pub fn say(&mut self, line: &str) {
+        let input = self.child.as_mut().and_then(|child| child.stdin.as_mut());
+        // One that has ended already says so by its status.
+        _ = input.map(|input| input.write_all(format!("{line}\n").as_bytes()));
+    }
+
     /// Lets it go on, and waits for its end.
     ///
     /// # Panics
     /// If the host refuses to wait.
     #[must_use]
     pub fn finish(mut self) -> Output {
-        let mut child = self.child.take().expect("only `finish` takes the child");
-        if let Some(mut input) = child.stdin.take() {
-            // One that has ended already says so by its status.
-            _ = input.write_all(b"go\n");
-        }
-        child.wait_with_output().expect("a child can be waited for")
+        self.go_on();
+        self.wait()
+    }
+
+    /// Waits for its end, its input held open meanwhile: it must end by itself.
+    ///
+    /// # Panics
+    /// If the host refuses to wait.
+    #[must_use]
+    pub fn wait(mut self) -> Output {
+        let mut child = self.child.take().expect("only `wait` takes the child");
+        let input = child.stdin.take();
+        let output = child.wait_with_output().expect("a child can be waited for");
+        drop(input);
+        output
     }
 }
 

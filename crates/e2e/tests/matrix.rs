@@ -6,11 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![forbid(unsafe_code)]
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use e2e::{
     bundle::Bundle,
@@ -25,7 +21,15 @@ use e2e::{
 const WORK: &str = include_str!("matrix.sh");
 
 const SECTIONS: [&str; 9] = [
-    "list", "count", "tar", "git", "c", "python", "sqlite", "sqlite-wal", "many",
+    "list",
+    "count",
+    "tar",
+    "git",
+    "c",
+    "python",
+    "sqlite",
+    "sqlite-wal",
+    "many",
 ];
 
 /// Prints what the host counts and sums in the same tree, with the same tools (the tree's own).
@@ -121,7 +125,10 @@ fn does_real_work(stage: &Stage, combination: &Combination) {
             Some(&*sum(&volume.join("sqlite/plain.db"))),
             "{shown}: what was written reached the host"
         ),
-        Overlay::Memory => assert!(files_below(&volume).is_empty(), "{shown}: nothing reached it"),
+        Overlay::Memory => assert!(
+            files_below(&volume).is_empty(),
+            "{shown}: nothing reached it"
+        ),
     }
     runsc.check_nothing_is_left();
 }
@@ -174,26 +181,23 @@ fn shared_file_access_and_an_overlay_exclude_each_other() {
     }
 }
 
-/// A fact about the peer, not about us: it is why the `list` section above is worth a test.
+/// A fact about the peer, not about us: it is why the `list` section above is worth a test. (The
+/// newer release reports it with some roots only.)
 #[test]
-fn the_clients_own_gofer_fails_to_list_symlinks() {
-    let Some(mut stage) = Stage::set() else { return };
+fn the_older_client_s_own_gofer_fails_to_list_symlinks() {
+    let Some(mut stage) = Stage::set() else {
+        return;
+    };
     stage.gofer = None;
-    for (release, flags) in [
-        (Release::V2022_12, ["--overlay2=none"].as_slice()),
-        (Release::V2024_07, &["--overlay2=none", "--directfs=false"]),
-    ] {
-        let runsc = Runsc::new(&stage, release, flags);
-        let bundle = Bundle::new(&stage.debian, &format!("{HOLD}ls -l /usr/bin/awk"))
-            .readonly_root()
-            .write(&runsc.folder().join("bundle"));
-        let output = runsc.run(&bundle, "fact");
-        assert!(!output.status.success(), "{}", release.name());
-        let told = text(&output.stderr);
-        assert!(
-            told.contains("Bad file descriptor") || told.contains("Invalid argument"),
-            "{}: {told}",
-            release.name()
-        );
-    }
+    let runsc = Runsc::new(&stage, Release::V2022_12, &["--overlay2=none"]);
+    let bundle = Bundle::new(&stage.debian, &format!("{HOLD}ls -l /usr/bin/awk"))
+        .readonly_root()
+        .write(&runsc.folder().join("bundle"));
+    let output = runsc.run(&bundle, "fact");
+    let told = text(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(
+        told.contains("Bad file descriptor") || told.contains("Invalid argument"),
+        "{told}"
+    );
 }
