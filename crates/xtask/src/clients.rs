@@ -205,7 +205,10 @@ fn quietly(command: &mut Command) -> Result<(), Failure> {
 }
 
 /// Derives, from the machine's own sources, a source file that holds only `suite`.
-fn machine_sources(etc_apt: &Path, suite: &str) -> Result<(&'static str, String), Failure> {
+pub(crate) fn machine_sources(
+    etc_apt: &Path,
+    suite: &str,
+) -> Result<(&'static str, String), Failure> {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let stanzas = read(etc_apt.join("sources.list.d/debian.sources"));
     if let Some(text) = deb822_of_suite(&stanzas, suite) {

@@ -1,4 +1,4 @@
-//! What CI runs and what anyone can run: `cargo xtask clients | check | test | demo | bench`.
+//! What CI runs and what anyone can run: `cargo xtask clients | rootfs | check | test | demo | bench`.
 //!
 //! Belongs here: the list of subcommands. Each has a module with a `run` of its own.
 //! Belongs elsewhere: anything the shipped binary needs.
@@ -9,8 +9,11 @@ mod bench;
 mod check;
 mod clients;
 mod demo;
+mod packages;
+mod rootfs;
 mod task;
 mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -27,7 +30,9 @@ struct Cli {
 enum Task {
     /// Fetch the unmodified runsc releases to test with into target/clients
     Clients,
-    /// Formatting, lints and documentation
+    /// Make the roots to test with below target/rootfs: a Debian and a busybox
+    Rootfs,
+    /// Formatting, lints, documentation, licences, and the project's own rules
     Check,
     /// Fetch the clients, then run every test
     Test(test::Args),
@@ -41,6 +46,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Clients => clients::run().map(|()| ExitCode::SUCCESS),
+        Task::Rootfs => rootfs::run().map(|()| ExitCode::SUCCESS),
         Task::Check => check::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Demo(args) => demo::run(&args),

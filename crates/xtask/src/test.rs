@@ -1,25 +1,45 @@
-//! `cargo xtask test`: the clients, the release binary, then every test.
+//! `cargo xtask test`: what the tests need, the release binary, then every test.
+//!
+//! Must hold: a machine that has everything is not changed and needs no network.
 
 use crate::{
-    clients,
-    task::{self, Failure, cargo},
+    clients, packages, rootfs,
+    task::{self, Failure, cargo, target},
 };
+
+/// What the end-to-end tests start, beyond a minimal Debian: engines and plain tools.
+const PACKAGES: [&str; 4] = ["podman", "docker.io", "debootstrap", "tar"];
 
 /// What `cargo xtask test` accepts.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Passed on to `cargo test`, for instance `-p wire`
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    filter: Vec<String>,
+    /// Also what takes long: everything marked `#[ignore]`
+    #[arg(long)]
+    long: bool,
+    /// Only tests whose name contains this
+    filter: Option<String>,
 }
 
-/// The end-to-end tests use the real clients and the release binary, so both come first.
+/// The crates' own tests first: what they find is easier to read than a failed container.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     clients::run()?;
+    packages::need(&PACKAGES)?;
+    rootfs::run()?;
     task::run(&mut cargo(&["build", "--release", "--package", "gofer"]))?;
-    let mut test = cargo(&["test"]);
-    if args.filter.is_empty() {
-        test.arg("--workspace");
-    }
-    task::run(test.args(&args.filter))
+    test(&["--workspace", "--exclude", "e2e"], args, &[])?;
+    // Containers are many processes each, and `nothing is left behind` wants a quiet machine.
+    test(&["--package", "e2e"], args, &["--test-threads=1"])
+}
+
+fn test(which: &[&str], args: &Args, harness: &[&str]) -> Result<(), Failure> {
+    let mut test = cargo(&["test", "--quiet"]);
+    test.args(which)
+        .args(&args.filter)
+        .arg("--")
+        .args(harness)
+        .args(args.long.then_some("--include-ignored"))
+        .env("GOFER_BIN", target().join("release/gofer"))
+        .env("ROOTFS_DEBIAN", rootfs::folder().join("debian"))
+        .env("ROOTFS_BUSYBOX", rootfs::folder().join("busybox"));
+    task::run(&mut test)
 }

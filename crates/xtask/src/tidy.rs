@@ -1,0 +1,106 @@
+//! The project's own rules, read off the sources as text: part of `cargo xtask check`.
+//!
+//! Belongs here: rules no compiler knows. Must hold: a finding names file, line and rule.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::task::{Failure, Tried, workspace};
+
+/// Where `unsafe` may stand, as folders or files below `crates/`.
+const UNSAFE_ALLOWED: [&str; 4] = ["channel", "jail", "hook", "rig"];
+
+/// Looks at every Rust file of the workspace; all findings in one failure.
+pub(crate) fn run() -> Result<(), Failure> {
+    let crates = workspace().join("crates");
+    let mut findings = Vec::new();
+    for path in rust_files(&crates)? {
+        let text =
+            fs::read_to_string(&path).tried(format_args!("cannot read {}", path.display()))?;
+        let name = path.strip_prefix(&crates).unwrap_or(&path).to_path_buf();
+        findings.extend(of_file(&name, &text));
+    }
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(Failure(format!("tidy:\n{}", findings.join("\n"))))
+}
+
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    let mut pending = vec![folder.to_path_buf()];
+    while let Some(folder) = pending.pop() {
+        let entries = fs::read_dir(&folder);
+        for entry in entries.tried(format_args!("cannot list {}", folder.display()))? {
+            let path = entry.tried("cannot list a folder")?.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn of_file(name: &Path, text: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut find = |line: usize, rule: &str| {
+        findings.push(format!("crates/{}:{line}: {rule}", name.display()));
+    };
+    if !text.starts_with("//!") {
+        find(
+            1,
+            "a file begins with `//!`: what belongs here, what elsewhere",
+        );
+    }
+    for (index, line) in text.lines().enumerate() {
+        for (found, rule) in of_line(name, line) {
+            if found {
+                find(index + 1, rule);
+            }
+        }
+    }
+    findings
+}
+
+fn of_line(name: &Path, line: &str) -> [(bool, &'static str); 3] {
+    let code = line.split("//").next().unwrap_or_default();
+    let is_unsafe = [" {", " fn", " impl", " extern"]
+        .iter()
+        .any(|next| code.contains(&format!("{}{next}", "unsafe")));
+    let may_be = UNSAFE_ALLOWED.iter().any(|crate_| name.starts_with(crate_));
+    [
+        (
+            is_unsafe && !may_be,
+            "`unsafe` lives in channel, jail, hook and rig alone",
+        ),
+        (
+            code.contains(concat!("todo", "!(")),
+            "what is not done yet is not in the tree",
+        ),
+        (
+            code.contains("rule(sys::") && code.contains("\"\""),
+            "every row of the seccomp table has a reason",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_finds_its_violation_and_names_the_line() {
+        let name = Path::new("server/src/lib.rs");
+        assert_eq!(of_file(name, "//! Fine.\nfn main() {}\n"), [""; 0]);
+        let bad = concat!("fn main() {\n    uns", "afe { f() }\n    to", "do!();\n}\n");
+        let findings = of_file(name, bad);
+        assert_eq!(findings.len(), 3, "{findings:?}");
+        assert!(findings[1].starts_with("crates/server/src/lib.rs:2:"));
+        assert_eq!(of_file(Path::new("jail/src/x.rs"), bad).len(), 2);
+    }
+}
