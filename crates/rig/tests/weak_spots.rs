@@ -686,7 +686,7 @@ fn row_32_a_client_holds_no_more_ids_than_its_budget() {
 fn row_33_a_file_without_read_permission_can_be_changed() {
     let rig = Rig::new();
     let id = file(&rig, "file", b"12345");
-    fs::set_permissions(rig.host("file"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(rig.host("file"), fs::Permissions::from_mode(0o000)).unwrap();
     let reply = rig.client().set_stat(&set(id, SetStat::MODE)).unwrap();
     assert_eq!(reply.failure_mask, 0);
     rig.client().fset_xattr(id, b"user.a", b"1", 0).unwrap();
