@@ -40,6 +40,7 @@ pub struct Parent {
     bundle: PathBuf,
     confs: Vec<String>,
     global_flags: Vec<String>,
+    gofer_flags: Vec<String>,
     user_namespace: bool,
     device_connection: bool,
     sync_userns: bool,
@@ -104,6 +105,7 @@ impl Parent {
             bundle: bundle.to_owned(),
             confs: confs.iter().map(|&conf| conf.to_owned()).collect(),
             global_flags: Vec::new(),
+            gofer_flags: Vec::new(),
             user_namespace: false,
             device_connection: false,
             sync_userns: false,
@@ -118,6 +120,13 @@ impl Parent {
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {
         self.global_flags.push(flag.to_owned());
+        self
+    }
+
+    /// Adds a flag of the subcommand, as `--name=value`.
+    #[must_use]
+    pub fn gofer_flag(mut self, flag: &str) -> Self {
+        self.gofer_flags.push(flag.to_owned());
         self
     }
 
@@ -242,6 +251,7 @@ impl Parent {
         if self.dialect != Dialect::V2022_12 {
             argv.push(format!("--gofer-mount-confs={}", self.confs.join(",")));
         }
+        argv.extend(self.gofer_flags.iter().cloned());
         let spec = File::open(self.bundle.join("config.json"))?;
         argv.push(given.flag("spec-fd", spec.into())?);
         let (mounts, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
