@@ -25,7 +25,6 @@ macro_rules! call {
 #[cfg_attr(target_arch = "aarch64", path = "table_aarch64.rs")]
 mod arch;
 
-/// `AT_FDCWD` as the filter sees it: the working directory is the own descriptor directory.
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 const NOFOLLOW: u64 = libc::O_NOFOLLOW as u64;
 const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
