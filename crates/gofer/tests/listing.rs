@@ -49,9 +49,7 @@ fn entries_at_mount_points_are_those_of_what_is_mounted() {
     fs::write(root.path().join("etc/other"), b"").unwrap();
     fs::create_dir(volume.path().join("inside")).unwrap();
     fs::write(volume.path().join("hosts"), b"").unwrap();
-    let bind = |source: &Path, destination: &str| {
-        json!({ "type": "bind", "source": source, "destination": destination, "options": ["rbind"] })
-    };
+    let bind = |source: &Path, destination: &str| json!({ "type": "bind", "source": source, "destination": destination, "options": ["rbind"] });
     let mounts = json!([
         bind(&volume.path().join("hosts"), "/etc/hosts"),
         bind(volume.path(), "/deep/er/still"),

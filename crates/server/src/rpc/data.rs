@@ -59,14 +59,18 @@ pub(crate) fn pread(
     if wanted.saturating_add(PREAD_REPLY_FIXED_BYTES) > conn.payload_bytes_max() {
         return Err(Errno::NOBUFS);
     }
-    let count = bulk
-        .pread(
-            open.host(),
-            PREAD_REPLY_FIXED_BYTES,
-            wanted,
-            start(req.offset)?,
-        )
-        .map_err(errno)?;
+    let count = match wanted {
+        // Nothing is asked of the host, as in `pwrite`: any offset is fine.
+        0 => 0,
+        _ => bulk
+            .pread(
+                open.host(),
+                PREAD_REPLY_FIXED_BYTES,
+                wanted,
+                start(req.offset)?,
+            )
+            .map_err(errno)?,
+    };
     reply.encode(&PReadReply {
         num_bytes: count as u64,
     });
