@@ -293,12 +293,24 @@ fn row_13_connecting_as_somebody_else_fails_rather_than_going_on() {
     );
     assert!(
         rig.client()
-            .connect_with_creds(sock, STREAM, Owner { uid: mine.0, gid: mine.1 })
+            .connect_with_creds(
+                sock,
+                STREAM,
+                Owner {
+                    uid: mine.0,
+                    gid: mine.1
+                }
+            )
             .is_ok()
     );
-    let other = rig
-        .client()
-        .connect_with_creds(sock, STREAM, Owner { uid: mine.0 + 1, gid: mine.1 });
+    let other = rig.client().connect_with_creds(
+        sock,
+        STREAM,
+        Owner {
+            uid: mine.0 + 1,
+            gid: mine.1,
+        },
+    );
     assert_eq!(refused(other), Errno::PERM);
 }
 
@@ -457,7 +469,10 @@ fn row_21_a_full_disk_keeps_what_was_written() {
     let open = rig.client().open_at(id, 1).unwrap().id;
     let count = rig.client().pwrite(open, 0, &[b'x'; 256 << 10]).unwrap();
     assert_eq!(count, 64 << 10, "as much as there is room for");
-    assert_eq!(refused(rig.client().pwrite(open, 64 << 10, b"x")), Errno::NOSPC);
+    assert_eq!(
+        refused(rig.client().pwrite(open, 64 << 10, b"x")),
+        Errno::NOSPC
+    );
     let detach = rustix::mount::UnmountFlags::DETACH;
     rustix::mount::unmount(rig.path(), detach).unwrap();
 }
