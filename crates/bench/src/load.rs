@@ -8,7 +8,7 @@ use wire::Mid;
 use wire::msg::attr::FStat;
 
 use crate::contender::{Contender, Running};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::proc;
 use crate::requests::sample;
 use crate::results::{Key, Results, Section};
@@ -95,25 +95,29 @@ fn one(
     let sessions = sessions(running, channels, spread)?;
     let barrier = Barrier::new(sessions.len() + 1);
     let before = proc::cpu(running.gofer.pid)?;
-    let (all, took) = thread::scope(|scope| {
+    let (all, took, cpu) = thread::scope(|scope| {
         let busy = |mut session| {
             let barrier = &barrier;
             scope.spawn(move || {
                 barrier.wait();
-                fstats(&mut session, time)
+                // Kept open: a channel's thread takes its time on a CPU with it when it ends.
+                fstats(&mut session, time).map(|times| (times, session))
             })
         };
         let threads: Vec<_> = sessions.into_iter().map(busy).collect();
         barrier.wait();
         let begun = Instant::now();
-        let mut all = Times::default();
+        let (mut all, mut sessions) = (Times::default(), Vec::new());
         for thread in threads {
-            let times = thread.join().map_err(|_| "a client thread panicked")?;
-            all.append(&mut times?);
+            let done = thread.join().map_err(|_| "a client thread panicked")?;
+            let (mut times, session) = done?;
+            all.append(&mut times);
+            sessions.push(session);
         }
-        Ok::<_, crate::failure::Failure>((all, begun.elapsed()))
+        let took = begun.elapsed();
+        let cpu = proc::cpu(running.gofer.pid)?.saturating_sub(before);
+        Ok::<_, Failure>((all, took, cpu))
     })?;
-    let cpu = proc::cpu(running.gofer.pid)?.saturating_sub(before);
     let summary = all.summary(Some(cpu)).ok_or("no operation")?;
     results.add_summary(Section::Load, case, who, &summary);
     let key = Key {

@@ -86,7 +86,12 @@ fn run(cli: &Cli) -> Result<()> {
     let ours = fs::canonicalize(&cli.ours).unwrap_or_else(|_| cli.ours.clone());
     let mut contenders = vec![Contender::new(OURS, &ours, Dialect::V2024)];
     contenders.extend(cli.peers.iter().cloned());
-    let tree = Tree::new(&cli.tree, &tree::DIRECTORIES)?;
+    let asked = |entries: &usize| {
+        let listing = format!("getdents{entries}");
+        cli.only.is_empty() || cli.only.contains(&listing)
+    };
+    let directories: Vec<usize> = tree::DIRECTORIES.into_iter().filter(asked).collect();
+    let tree = Tree::new(&cli.tree, &directories)?;
     let mut results = Results::default();
     measure(cli, &tree, &contenders, &mut results)?;
     let setting = report::Setting::here(cli.tree.display().to_string());

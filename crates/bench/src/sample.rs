@@ -32,11 +32,6 @@ impl Times {
     pub(crate) fn append(&mut self, other: &mut Self) {
         self.ns.append(&mut other.ns);
     }
-
-    pub(crate) fn nanoseconds(&self) -> &[u64] {
-        &self.ns
-    }
-
     /// None without a single time.
     pub(crate) fn summary(&self, cpu: Option<Duration>) -> Option<Summary> {
         let mut sorted = self.ns.clone();
