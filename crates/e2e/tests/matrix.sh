@@ -10,8 +10,10 @@ section() {
     echo "=== $name $status"
 }
 
+# $ls: whether this client lets `ls` of the tree ask at all (see tests/matrix.rs).
 list() {
-    ls -lR /usr >/dev/null
+    [ $ls = refused ] || ls -lR /usr >/dev/null || return
+    echo "value list $(find /usr -printf '%M %U %G %p %l\n' | LC_ALL=C sort | sha256sum)"
 }
 count() {
     echo "value count $(find / -xdev | wc -l)"
