@@ -54,7 +54,7 @@ impl Server {
     /// speaks, or leaves.
     ///
     /// # Errors
-    /// The host's, if sockets cannot be watched or a thread cannot be had.
+    /// The host's, if sockets cannot be watched.
     pub fn run(&self, connections: Vec<(OwnedFd, Mount)>) -> std::io::Result<()> {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let ended = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
@@ -83,30 +83,41 @@ impl Server {
                 let index = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
                 if let Some((socket, mount)) = waiting.get_mut(index).and_then(Option::take) {
                     epoll::delete(&watch, &socket)?;
-                    self.start(socket, mount, &ended)?;
+                    if !self.start(socket, mount, &ended) {
+                        alive -= 1;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn start(&self, socket: OwnedFd, mount: Mount, ended: &Arc<OwnedFd>) -> std::io::Result<()> {
+    /// Whether the connection has its thread. One that gets none is over; the others live on.
+    fn start(&self, socket: OwnedFd, mount: Mount, ended: &Arc<OwnedFd>) -> bool {
         let (server, ended) = (self.clone(), Arc::clone(ended));
+        let path = mount.path.escape_ascii().to_string();
+        let served = path.clone();
         let serve = move || {
-            let path = mount.path.escape_ascii().to_string();
-            if let Err(refused) = server.serve_one(socket, mount)
-                && let Some(failed) = &server.options.on_failure
-            {
-                failed(&format!("{path}: {refused}"));
+            if let Err(refused) = server.serve_one(socket, mount) {
+                server.failed(&format!("{served}: {refused}"));
             }
             // Cannot fail: the counter is far from full. Were it so, `run` would wait on.
             let _counted = rustix::io::write(&*ended, &1_u64.to_ne_bytes());
         };
-        Builder::new()
+        let thread = Builder::new()
             .name("connection".into())
             .stack_size(STACK_BYTES)
-            .spawn(serve)?;
-        Ok(())
+            .spawn(serve);
+        if let Err(error) = &thread {
+            self.failed(&format!("{path}: no thread to serve it: {error}"));
+        }
+        thread.is_ok()
+    }
+
+    fn failed(&self, what: &str) {
+        if let Some(failed) = &self.options.on_failure {
+            failed(what);
+        }
     }
 }
 
