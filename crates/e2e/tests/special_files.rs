@@ -129,7 +129,7 @@ fn host_uds_all_lets_a_container_connect_to_a_socket_of_the_host() {
 /// A socket bound inside is always there for the container; only with `create` for the host.
 fn binds(flag: &str, host_can_connect: bool) {
     in_every_way(flag, |runsc, volume, stage| {
-        let script = format!("{BIND}; stat -c %F /mnt/guest.sock");
+        let script = format!("{BIND}; test -S /mnt/guest.sock && echo socket");
         let bundle = bundle(runsc, volume, &stage.debian, &script);
         let mut running = runsc.start(&bundle, "bind");
         running.check_server();
@@ -193,10 +193,13 @@ fn fifo(volume: &Path, name: &str) -> PathBuf {
 fn host_fifo_open_joins_container_and_host() {
     in_every_way("--host-fifo=open", |runsc, volume, stage| {
         let (question, answer) = (fifo(volume, "question"), fifo(volume, "answer"));
-        let script = "timeout 20 cat /mnt/question; echo answer | timeout 20 tee /mnt/answer";
+        let script = "head -n 1 /mnt/question; echo answer | tee /mnt/answer";
         let bundle = bundle(runsc, volume, &stage.busybox, script);
         let host = thread::spawn(move || {
-            fs::write(question, "question\n").unwrap();
+            // Held until the answer is there: a sandbox with directfs opens a FIFO more than once
+            // and waits for ever if the writer has come and gone in between.
+            let mut asking = fs::OpenOptions::new().write(true).open(question).unwrap();
+            asking.write_all(b"question\n").unwrap();
             fs::read_to_string(answer).unwrap()
         });
         let output = runsc.run(&bundle, "fifo");
