@@ -5,6 +5,9 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -98,11 +101,10 @@ impl Runsc {
         let file = |name: &str| self.folder.path().join("tmp").join(name);
         let (out, err) = (file("call.out"), file("call.err"));
         let create = |path: &Path| fs::File::create(path).expect("a scratch file can be made");
+        let mut command = self.command(args);
+        command.stdout(create(&out)).stderr(create(&err));
         let status = self
-            .command(args)
-            .stdout(create(&out))
-            .stderr(create(&err))
-            .status()
+            .watched(|| command.status())
             .expect("the client can be started");
         let take = |path: &Path| {
             let text = fs::read(path).expect("a file just written can be read");
@@ -131,6 +133,29 @@ impl Runsc {
             text(&output.stderr)
         );
         text(&output.stdout)
+    }
+
+    /// Waits for something that takes minutes at most; after [`STUCK`] every process of these
+    /// containers is killed, so that a test that hangs becomes one that fails.
+    fn watched<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let (done, watched) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                if watched.recv_timeout(STUCK) == Err(RecvTimeoutError::Timeout) {
+                    eprintln!("killed after {STUCK:?}: containers in {:?}", self.state());
+                    self.kill_all();
+                }
+            });
+            let result = wait();
+            drop(done);
+            result
+        })
+    }
+
+    fn kill_all(&self) {
+        for process in traces::processes_of(&self.state()) {
+            kill(&process);
+        }
     }
 
     /// Starts a container from a bundle; it holds until [`Running::go_on`].
@@ -222,9 +247,7 @@ impl Runsc {
 impl Drop for Runsc {
     /// A test that fails midway leaves a sandbox; it would keep its scratch folder busy for ever.
     fn drop(&mut self) {
-        for process in traces::processes_of(&self.state()) {
-            kill(&process);
-        }
+        self.kill_all();
     }
 }
 
@@ -234,6 +257,9 @@ fn kill(process: &Process) {
         _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
+
+/// No container of these tests works for half as long.
+const STUCK: Duration = Duration::from_mins(8);
 
 /// The first line of a script whose container is started with [`Runsc::start`] or [`Runsc::run`]:
 /// it waits until the test has looked at the host.
@@ -308,7 +334,10 @@ impl Running<'_> {
     pub fn wait(mut self) -> Output {
         let mut child = self.child.take().expect("only `wait` takes the child");
         let input = child.stdin.take();
-        let output = child.wait_with_output().expect("a child can be waited for");
+        let output = self
+            .runsc
+            .watched(|| child.wait_with_output())
+            .expect("a child can be waited for");
         drop(input);
         output
     }
