@@ -34,6 +34,7 @@ mod devices;
 mod enter;
 mod error;
 mod fallback;
+mod heap;
 mod inherited;
 mod landed;
 mod landlock;

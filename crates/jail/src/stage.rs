@@ -19,7 +19,7 @@ use crate::mounts::Kernel;
 use crate::plan::{Dialect, Options, Plan};
 use crate::seccomp::Wants;
 use crate::thread::ThreadJail;
-use crate::{Error, capabilities, landlock, seccomp, sync, walk};
+use crate::{Error, capabilities, heap, landlock, seccomp, sync, walk};
 
 /// Warnings travel along from stage to stage until the binary takes them.
 macro_rules! warnings {
@@ -256,6 +256,7 @@ impl Confined {
             descriptor_directory: descriptor_dir.as_raw_fd().unsigned_abs(),
         };
         let allow_list = seccomp::allow_list(wants)?;
+        heap::settle()?;
         seccomp::install_everywhere(&seccomp::refuse_clone3()?)?;
         seccomp::install_everywhere(&allow_list)?;
         report.calls = seccomp::names(wants).len();

@@ -25,9 +25,6 @@ macro_rules! call {
 #[cfg_attr(target_arch = "aarch64", path = "table_aarch64.rs")]
 mod arch;
 
-/// `AT_FDCWD` as the filter sees it: the working directory is the own descriptor directory.
-const WORKING_DIRECTORY: u32 = libc::AT_FDCWD.cast_unsigned();
-const DIRECTORY: u64 = libc::O_DIRECTORY as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 const NOFOLLOW: u64 = libc::O_NOFOLLOW as u64;
 const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
@@ -208,18 +205,6 @@ const FILES: &[Rule] = &[
         Always,
         [IsDescriptorDirectory(0)],
         "opening a held file anew"
-    ),
-    call!(
-        SYS_openat,
-        Always,
-        [Is(0, WORKING_DIRECTORY)],
-        "the runtime's own files; Landlock decides which"
-    ),
-    call!(
-        SYS_openat,
-        Always,
-        [Has(2, DIRECTORY)],
-        "a directory anew, as its own \".\""
     ),
     call!(SYS_close, Always, [], "ids end"),
     call!(SYS_dup, Always, [], "donated descriptors"),

@@ -37,6 +37,7 @@ cases![
     the_sealed_process_holds_the_minimum,
     forbidden_calls_kill,
     threads_start_and_tighten_under_the_filter,
+    a_heap_grows_and_shrinks_without_opening_files,
     only_the_broker_may_take_on_other_ids,
     landlock_keeps_a_tightened_thread_in_its_tree,
     thirty_mounts_come_up,
@@ -516,6 +517,14 @@ fn threads_start_and_tighten_under_the_filter() {
         assert_eq!(running.ask("threads-tighten"), "true", "{shape}");
         assert_eq!(running.ask("thread"), "ok", "{shape}");
     });
+}
+
+/// The C library reads files of its own to decide how to keep its heap: not here.
+fn a_heap_grows_and_shrinks_without_opening_files() {
+    let mut running = Start::new().sealed();
+    for _ in 0..3 {
+        assert_eq!(running.ask("heap"), "ok 19900");
+    }
 }
 
 fn only_the_broker_may_take_on_other_ids() {

@@ -246,6 +246,9 @@ fn act(sealed: &Sealed, words: &[&str]) -> String {
             }
         }
         "thread" => std::thread::spawn(|| "ok".to_owned()).join().unwrap(),
+        "heap" => std::thread::spawn(|| format!("ok {}", use_heap()))
+            .join()
+            .unwrap(),
         "threads-tighten" => {
             let (jail, root) = (
                 sealed.threads,
@@ -258,6 +261,16 @@ fn act(sealed: &Sealed, words: &[&str]) -> String {
         "die" => die(words[1]),
         other => panic!("unknown command {other}"),
     }
+}
+
+/// Makes a thread's heap grow, then gives all of it back at once.
+fn use_heap() -> usize {
+    let blocks: Vec<Vec<u8>> = (0..200).map(|fill| vec![fill; 100 << 10]).collect();
+    let sum = blocks.iter().map(|block| usize::from(block[7])).sum();
+    for block in blocks.into_iter().rev() {
+        drop(block);
+    }
+    sum
 }
 
 /// Calls that must end the process; whatever they return is the wrong answer.
