@@ -69,7 +69,15 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> io::Result<libc::pid_t> {
         }
         if well {
             let environment = [null()];
-            libc::execve(plan.program.as_ptr(), argv.as_ptr(), environment.as_ptr());
+            loop {
+                libc::execve(plan.program.as_ptr(), argv.as_ptr(), environment.as_ptr());
+                // A child of another thread holds a copy of the descriptor through which the
+                // program was written, for the moment until its own execve.
+                if *libc::__errno_location() != libc::ETXTBSY {
+                    break;
+                }
+                libc::sched_yield();
+            }
         }
         libc::_exit(126)
     }
