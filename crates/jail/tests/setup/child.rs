@@ -11,6 +11,8 @@ use jail::{
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::forbidden::{self, Try};
+
 pub(crate) const CONFIG: &str = "JAIL_TEST_CONFIG";
 
 /// What a case decides.
@@ -21,7 +23,8 @@ pub(crate) struct Config {
     pub(crate) confs: Option<String>,
     pub(crate) user_namespace: bool,
     pub(crate) classic: bool,
-    pub(crate) host_uds: bool,
+    pub(crate) host_open: bool,
+    pub(crate) host_create: bool,
     pub(crate) spec: RawFd,
     pub(crate) mounts: RawFd,
     pub(crate) io: Vec<RawFd>,
@@ -106,7 +109,8 @@ fn seal(config: &Config) -> Result<Sealed, jail::Error> {
     let mut options = Options::new(dialect, spec);
     options.overlay = Overlay::None;
     options.directfs = true;
-    options.host_uds.open = config.host_uds;
+    options.host_uds.open = config.host_open;
+    options.host_uds.create = config.host_create;
     if config.classic {
         options.mount_calls = MountCalls::Classic;
     }
@@ -123,13 +127,15 @@ fn seal(config: &Config) -> Result<Sealed, jail::Error> {
 }
 
 /// Commands: `open C NAME`, `readable C`, `donated C`, `tighten C`, `chmod C`, `create C NAME`,
-/// `reopen C NAME`, `thread`, `die NAME`, `report`, `list`.
+/// `reopen C NAME`, `thread`, `try CALL`, `report`, `list`, and others.
 fn obey(sealed: &Sealed) {
     println!("sealed");
     for line in std::io::stdin().lock().lines() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
+        let of_connection = words[0] != "try-tight";
         let connection = words.get(1).and_then(|word| word.parse::<usize>().ok());
+        let connection = connection.filter(|_| of_connection);
         let connection = connection.and_then(|index| sealed.connections.get(index));
         let answer = match connection {
             Some(connection) => probe(sealed, connection, &words),
@@ -159,6 +165,10 @@ fn probe(sealed: &Sealed, connection: &Connection, words: &[&str]) -> String {
         "create" => {
             let flags = nofollow | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
             told(rustix::fs::openat(root, name, flags, Mode::RWXU))
+        }
+        "write" => {
+            let flags = nofollow | OFlags::WRONLY | OFlags::TRUNC;
+            told(rustix::fs::openat(root, name, flags, Mode::empty()))
         }
         "pin-create" => {
             // Through a pinned subdirectory.
@@ -216,11 +226,16 @@ fn probe(sealed: &Sealed, connection: &Connection, words: &[&str]) -> String {
                 Err(errno) => name_of(errno),
             }
         }
-        "tighten" => match sealed.threads.tighten(root, connection.readonly) {
-            Ok(report) => format!("ok {:?}", report.landlock.is_enforced()),
-            Err(error) => error.to_string(),
-        },
+        "tighten" => tighten(sealed, connection, connection.readonly),
+        "tighten-readonly" => tighten(sealed, connection, true),
         other => panic!("unknown command {other}"),
+    }
+}
+
+fn tighten(sealed: &Sealed, connection: &Connection, readonly: bool) -> String {
+    match sealed.threads.tighten(connection.root.as_fd(), readonly) {
+        Ok(report) => format!("ok {:?}", report.landlock.is_enforced()),
+        Err(error) => error.to_string(),
     }
 }
 
@@ -258,7 +273,10 @@ fn act(sealed: &Sealed, words: &[&str]) -> String {
             let tight = move || jail.tighten(root.as_fd(), readonly).map(|_| ());
             format!("{:?}", std::thread::spawn(tight).join().unwrap().is_ok())
         }
-        "die" => die(words[1]),
+        "try" => Try::named(&words[1..].join(" ")).run(),
+        "try-tight" => try_on_tight_thread(sealed, words[1], words[2..].join(" ")),
+        #[cfg(target_arch = "x86_64")]
+        "old-table" => forbidden::old_table(),
         other => panic!("unknown command {other}"),
     }
 }
@@ -273,32 +291,16 @@ fn use_heap() -> usize {
     sum
 }
 
-/// Calls that must end the process; whatever they return is the wrong answer.
-fn die(how: &str) -> String {
-    let null = std::ptr::null::<u8>();
-    // SAFETY: none of these calls is let through; those that were would fail on null pointers.
-    let result = unsafe {
-        match how {
-            "execve" => libc::syscall(libc::SYS_execve, null, null, null),
-            "mount" => libc::syscall(libc::SYS_mount, null, null, null, 0, null),
-            "socket" => libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0),
-            "ptrace" => libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0),
-            "openat2" => libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, null, null, 0),
-            "io_uring" => libc::syscall(libc::SYS_io_uring_setup, 0, null),
-            "userfaultfd" => libc::syscall(libc::SYS_userfaultfd, 0),
-            "chroot" => libc::syscall(libc::SYS_chroot, null),
-            "setuid" => libc::syscall(libc::SYS_setuid, 0),
-            "kill" => libc::syscall(libc::SYS_kill, 1, 0),
-            "tgkill" => libc::syscall(libc::SYS_tgkill, 1, 1, 0),
-            "fork" => libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0),
-            "exec-memory" => libc::syscall(libc::SYS_mmap, 0, 4096, 7, 0x22, -1, 0),
-            "follow" => libc::syscall(libc::SYS_openat, 999, c"x".as_ptr(), libc::O_RDONLY),
-            "dumpable" => libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0),
-            "unshare" => libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER),
-            other => panic!("unknown call {other}"),
-        }
+/// A try on a thread that has tightened itself around connection `index`.
+fn try_on_tight_thread(sealed: &Sealed, index: &str, name: String) -> String {
+    let connection = &sealed.connections[index.parse::<usize>().unwrap()];
+    let root = connection.root.try_clone().unwrap();
+    let (jail, readonly) = (sealed.threads, connection.readonly);
+    let tight = move || {
+        jail.tighten(root.as_fd(), readonly).unwrap();
+        Try::named(&name).run()
     };
-    format!("survived with {result}")
+    std::thread::spawn(tight).join().unwrap()
 }
 
 fn name_of(errno: rustix::io::Errno) -> String {

@@ -13,6 +13,7 @@
 
 mod cases;
 mod child;
+mod forbidden;
 mod parent;
 
 fn main() {
