@@ -7,9 +7,13 @@
 //! A server serves from its process's own descriptor directory. So the first [`Rig`] makes
 //! `/proc/self/fd` the working directory **of the whole test process**, and clears its umask, as a
 //! gofer does at its start. Tests must not use relative paths.
+//!
+//! With `RIG_GOFER` naming a gofer's binary, rigs are served by that process instead, sealed as
+//! `runsc` would have it; only what its flags cannot say stays with a server of the test's own.
 #![deny(unsafe_code)]
 
 pub mod parent;
+mod sealed;
 mod spawn;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +25,7 @@ use client::{Client, Line};
 use host::DescriptorDir;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
 use server::{HostUds, Mount, Options, Policy, Server};
 use tempfile::TempDir;
 use wire::{FdId, Inode, NewNode, Owner};
@@ -65,6 +70,8 @@ pub struct Rig {
     /// Dropped before the server is waited for: that is what ends the server.
     client: Option<Client>,
     server: Option<JoinHandle<()>>,
+    /// Its process, if it is not ours.
+    pid: Option<Pid>,
 }
 
 impl Rig {
@@ -87,7 +94,7 @@ impl Rig {
     /// A directory with content, served as told.
     #[must_use]
     pub fn serving(tree: TempDir, setup: Setup) -> Self {
-        let (socket, server) = serve(tree.path(), setup);
+        let (socket, pid, server) = start(tree.path(), setup);
         let (client, mounted) = must(Client::connect(socket), "Mount");
         let (root, donated) = (mounted.root, mounted.donated);
         Self {
@@ -96,6 +103,7 @@ impl Rig {
             donated,
             client: Some(client),
             server: Some(server),
+            pid,
         }
     }
 
@@ -124,6 +132,12 @@ impl Rig {
     #[must_use]
     pub const fn donated(&self) -> Option<&OwnedFd> {
         self.donated.as_ref()
+    }
+
+    /// The process that serves, if it is not the test's own.
+    #[must_use]
+    pub const fn server(&self) -> Option<Pid> {
+        self.pid
     }
 
     /// Where the tree lies on the host.
@@ -194,7 +208,16 @@ impl Drop for Rig {
 /// Starts a server for one tree, or whatever file it is; the client's socket and the server's thread.
 #[must_use]
 pub fn serve(tree: &Path, setup: Setup) -> (OwnedFd, JoinHandle<()>) {
+    let (socket, _, server) = start(tree, setup);
+    (socket, server)
+}
+
+fn start(tree: &Path, setup: Setup) -> (OwnedFd, Option<Pid>, JoinHandle<()>) {
     become_server_like();
+    if let Some(gofer) = sealed::wanted(tree, &setup) {
+        let (socket, pid, server) = sealed::serve(&gofer, tree, &setup);
+        return (socket, Some(pid), server);
+    }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = must(rustix::fs::open(tree, flags, Mode::empty()), "the tree");
     let (ours, theirs) = pair();
@@ -213,7 +236,7 @@ pub fn serve(tree: &Path, setup: Setup) -> (OwnedFd, JoinHandle<()>) {
     options.policy = setup.policy;
     let server = Server::new(options);
     let serve = move || must(server.run(vec![(theirs, mount)]), "the server");
-    (ours, std::thread::spawn(serve))
+    (ours, None, std::thread::spawn(serve))
 }
 
 fn own_descriptors() -> OwnedFd {

@@ -2,6 +2,8 @@
 //!
 //! Must hold: a machine that has everything is not changed and needs no network.
 
+use std::process::Command;
+
 use crate::{
     clients, packages, rootfs,
     task::{self, Failure, cargo, target},
@@ -9,6 +11,18 @@ use crate::{
 
 /// What the end-to-end tests start, beyond a minimal Debian: engines and plain tools.
 const PACKAGES: [&str; 4] = ["podman", "docker.io", "debootstrap", "tar"];
+
+/// The tests whose server may be a process of its own (`rig`).
+const SEALED: [&str; 8] = [
+    "--package",
+    "rig",
+    "--test",
+    "errnos",
+    "--test",
+    "weak_spots",
+    "--test",
+    "service",
+];
 
 /// What `cargo xtask test` accepts.
 #[derive(clap::Args)]
@@ -26,12 +40,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     packages::need(&PACKAGES)?;
     rootfs::run()?;
     task::run(&mut cargo(&["build", "--release", "--package", "gofer"]))?;
-    test(&["--workspace", "--exclude", "e2e"], args, &[])?;
+    task::run(&mut test(&["--workspace", "--exclude", "e2e"], args, &[]))?;
+    // The complete behaviour of a server once more, this time by the sealed process.
+    task::run(test(&SEALED, args, &[]).env("RIG_GOFER", target().join("release/gofer")))?;
     // Containers are many processes each, and `nothing is left behind` wants a quiet machine.
-    test(&["--package", "e2e"], args, &["--test-threads=1"])
+    task::run(&mut test(
+        &["--package", "e2e"],
+        args,
+        &["--test-threads=1"],
+    ))
 }
 
-fn test(which: &[&str], args: &Args, harness: &[&str]) -> Result<(), Failure> {
+fn test(which: &[&str], args: &Args, harness: &[&str]) -> Command {
     let mut test = cargo(&["test", "--quiet"]);
     test.args(which)
         .args(&args.filter)
@@ -41,5 +61,5 @@ fn test(which: &[&str], args: &Args, harness: &[&str]) -> Result<(), Failure> {
         .env("GOFER_BIN", target().join("release/gofer"))
         .env("ROOTFS_DEBIAN", rootfs::folder().join("debian"))
         .env("ROOTFS_BUSYBOX", rootfs::folder().join("busybox"));
-    task::run(&mut test)
+    test
 }
