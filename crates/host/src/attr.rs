@@ -91,7 +91,8 @@ pub fn chmod(
 /// `ftruncate(2)` of the file behind an `O_PATH` descriptor.
 ///
 /// # Errors
-/// The host's; `ISDIR` for a directory, `INVAL` for what has no length.
+/// The host's; for what has no length what opening it to write gives, without waiting for anybody:
+/// `ISDIR`, `LOOP`, `NXIO`, `INVAL`.
 pub fn truncate(
     fds: &DescriptorDir,
     fd: BorrowedFd<'_>,
@@ -104,7 +105,9 @@ pub fn truncate(
             retry(|| rustix::fs::ftruncate(&writable, size))
         }
         Kind::Directory => Err(Errno::ISDIR),
-        _ => Err(Errno::INVAL),
+        Kind::Symlink => Err(Errno::LOOP),
+        Kind::Socket => Err(Errno::NXIO),
+        Kind::Fifo | Kind::CharacterDevice => Err(Errno::INVAL),
     }
 }
 

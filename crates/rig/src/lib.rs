@@ -12,6 +12,7 @@
 //! `runsc` would have it; only what its flags cannot say stays with a server of the test's own.
 #![deny(unsafe_code)]
 
+pub mod differential;
 pub mod parent;
 mod sealed;
 mod spawn;
