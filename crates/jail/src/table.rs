@@ -110,7 +110,12 @@ const RUNTIME: &[Rule] = &[
         "thread start and end, abort"
     ),
     call!(SYS_rt_sigaction, Always, [], "abort, default dispositions"),
-    call!(SYS_rt_sigreturn, Always, [], "end of a signal handler"),
+    call!(
+        SYS_rt_sigreturn,
+        Always,
+        [],
+        "end of the handler that looks at faults"
+    ),
     call!(
         SYS_restart_syscall,
         Always,
@@ -131,7 +136,6 @@ const RUNTIME: &[Rule] = &[
         [],
         "log timestamps without a vDSO"
     ),
-    call!(SYS_clock_nanosleep, Always, [], "bounded waits"),
     call!(SYS_gettid, Always, [], "abort, thread names"),
     call!(SYS_getpid, Always, [], "ending after a panic"),
     call!(
@@ -184,12 +188,6 @@ const RUNTIME: &[Rule] = &[
         [Is(1, FUTEX_WAIT_BITSET | FUTEX_REALTIME)],
         "joining a thread"
     ),
-    call!(
-        SYS_futex,
-        Always,
-        [Is(1, FUTEX_WAIT_BITSET | FUTEX_PRIVATE | FUTEX_REALTIME)],
-        "locks of the C library"
-    ),
 ];
 
 /// What serving files needs. Descriptors in, names of one component; never a path.
@@ -207,7 +205,6 @@ const FILES: &[Rule] = &[
         "opening a held file anew"
     ),
     call!(SYS_close, Always, [], "ids end"),
-    call!(SYS_dup, Always, [], "donated descriptors"),
     call!(
         SYS_fcntl,
         Always,
@@ -217,20 +214,8 @@ const FILES: &[Rule] = &[
     call!(
         SYS_fcntl,
         Always,
-        [Is(1, libc::F_GETFL as u32)],
-        "blocking state of sockets"
-    ),
-    call!(
-        SYS_fcntl,
-        Always,
-        [Is(1, libc::F_SETFL as u32)],
-        "blocking state of sockets"
-    ),
-    call!(
-        SYS_fcntl,
-        Always,
         [Is(1, libc::F_GETFD as u32)],
-        "checks of the runtime"
+        "checks of a debug build"
     ),
     call!(
         SYS_fcntl,
@@ -256,12 +241,6 @@ const FILES: &[Rule] = &[
         Always,
         [Has(3, EMPTY_PATH)],
         "kind of a descriptor"
-    ),
-    call!(
-        SYS_newfstatat,
-        Always,
-        [Has(3, libc::AT_SYMLINK_NOFOLLOW as u64)],
-        "device of an entry"
     ),
     call!(SYS_fstatfs, Always, [], "FStatFS"),
     call!(SYS_pread64, Always, [], "PRead requests"),
@@ -312,17 +291,12 @@ const FILES: &[Rule] = &[
         [],
         "FRemoveXattr by descriptor number"
     ),
-    call!(SYS_fgetxattr, Always, [], "FGetXattr"),
-    call!(SYS_fsetxattr, Always, [], "FSetXattr"),
-    call!(SYS_flistxattr, Always, [], "FListXattr"),
-    call!(SYS_fremovexattr, Always, [], "FRemoveXattr"),
 ];
 
 /// What talking to clients needs, and logs.
 const CONNECTIONS: &[Rule] = &[
     call!(SYS_read, Always, [], "sockets, wake-ups"),
     call!(SYS_write, Always, [], "logs, wake-ups"),
-    call!(SYS_writev, Always, [], "lines of the log"),
     call!(SYS_sendmsg, Always, [], "replies with descriptors"),
     call!(
         SYS_recvfrom,
@@ -336,7 +310,6 @@ const CONNECTIONS: &[Rule] = &[
         [],
         "requests; the sandbox's pidfd at the end"
     ),
-    call!(SYS_shutdown, Always, [], "ending a connection"),
     call!(SYS_ppoll, Always, [], "waiting on a socket"),
     call!(
         SYS_epoll_create1,
@@ -499,7 +472,5 @@ pub const READ_ONLY_REFUSED: &[i64] = &[
     libc::SYS_fallocate,
     libc::SYS_setxattr,
     libc::SYS_removexattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_fremovexattr,
     libc::SYS_bind,
 ];

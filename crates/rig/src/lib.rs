@@ -16,6 +16,7 @@ pub mod differential;
 pub mod parent;
 mod sealed;
 mod spawn;
+pub mod watch;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};

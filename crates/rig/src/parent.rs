@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
 
 use crate::spawn::{Plan, spawn};
+use crate::watch::{Call, Watch};
 
 /// Descriptors on their way to a child are kept above this number, out of the way of theirs.
 const OUT_OF_THE_WAY: i32 = 200;
@@ -45,6 +46,7 @@ pub struct Parent {
     device_connection: bool,
     sync_userns: bool,
     sync_nvproxy: bool,
+    watched: bool,
     output: Option<OwnedFd>,
     debug_log: Option<OwnedFd>,
     log: Option<OwnedFd>,
@@ -67,6 +69,7 @@ pub struct Gofer {
     pub sync: Vec<OwnedFd>,
     mounts: Option<OwnedFd>,
     argv: Vec<String>,
+    watch: Watch,
     waited: bool,
 }
 
@@ -110,6 +113,7 @@ impl Parent {
             device_connection: false,
             sync_userns: false,
             sync_nvproxy: false,
+            watched: false,
             output: None,
             debug_log: None,
             log: None,
@@ -158,6 +162,13 @@ impl Parent {
         self
     }
 
+    /// With every system call told to [`Gofer::calls`].
+    #[must_use]
+    pub const fn watched(mut self) -> Self {
+        self.watched = true;
+        self
+    }
+
     /// Standard output and error go here instead of `/dev/null`.
     #[must_use]
     pub fn output(mut self, file: impl Into<OwnedFd>) -> Self {
@@ -200,6 +211,7 @@ impl Parent {
             namespaces: self.namespaces(),
             setsid: self.dialect != Dialect::V2022_12,
             become_root: self.user_namespace,
+            watched: self.watched,
             go: (&go_read, &go_write),
             fds: &given.fds,
             program: &program,
@@ -211,6 +223,9 @@ impl Parent {
             copy_id_maps(gofer.pid)?;
         }
         File::from(go_write).write_all(b"g")?;
+        if self.watched {
+            gofer.watch = Watch::start(pid)?;
+        }
         Ok(gofer)
     }
 
@@ -295,6 +310,7 @@ impl Parent {
             sync,
             mounts,
             argv,
+            watch: Watch::default(),
             waited,
         })
     }
@@ -361,6 +377,12 @@ impl Gofer {
     #[must_use]
     pub fn argv(&self) -> &[String] {
         &self.argv
+    }
+
+    /// The system calls made since the last filter for all threads, if they are watched.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.watch.calls()
     }
 
     /// Closes our ends of the sync sockets: the gofer may go on.

@@ -18,6 +18,8 @@ pub(crate) struct Plan<'p> {
     pub(crate) setsid: bool,
     /// Whether it becomes id 0 of its namespace once `go` says so.
     pub(crate) become_root: bool,
+    /// Whether every call it makes is told to us.
+    pub(crate) watched: bool,
     /// Read end and write end of a pipe: the child waits for a byte.
     pub(crate) go: (&'p OwnedFd, &'p OwnedFd),
     /// Descriptors for 0, 1, 2, 3 and so on. Their own numbers must all be above that range.
@@ -66,6 +68,9 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> io::Result<libc::pid_t> {
         }
         for (number, &fd) in fds.iter().enumerate() {
             well &= libc::dup3(fd, number as RawFd, 0) >= 0;
+        }
+        if plan.watched {
+            well &= crate::watch::tell_of_every_call();
         }
         if well {
             let environment = [null()];
