@@ -14,7 +14,11 @@ mod side;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fs::FileType;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use client::Answer;
@@ -294,6 +298,11 @@ impl<'t> Duel<'t> {
         {
             return Some("14 row 11: where too long begins");
         }
+        if let Op::BindAt { name, .. } = op
+            && name.0.contains(&0)
+        {
+            return Some("7.4: the reference binds what stands in front of a NUL");
+        }
         let slot = first?;
         let (deleted, lost) = (
             self.model.is_deleted(slot.node),
@@ -333,6 +342,11 @@ impl<'t> Duel<'t> {
                 } else {
                     None
                 }
+            }
+            Op::RenameAt { from, .. } | Op::RenameAt2 { from, .. }
+                if self.is_device(slot, &from.1) =>
+            {
+                Some("Landlock: devices, which nobody may make, keep their name")
             }
             Op::Listen(..) if deleted => Some("14 row 7: only ours would listen"),
             Op::BindAt { .. } if lost => Some("14 row 5: the reference has lost the node"),
@@ -592,6 +606,13 @@ impl Duel<'_> {
         if let Some((ours, reference)) = changed.and_then(|slot| self.host_paths(&slot)) {
             tree::level(&ours, &reference);
         }
+    }
+
+    fn is_device(&self, dir: &Slot, name: &Bytes) -> bool {
+        let dir = tree::find(&self.sides.ours.tree, dir.files.ours);
+        let entry = dir.map(|dir| dir.join(OsStr::from_bytes(&name.0)).symlink_metadata());
+        let is_device = |kind: FileType| kind.is_block_device() || kind.is_char_device();
+        matches!(entry, Some(Ok(file)) if is_device(file.file_type()))
     }
 
     /// Where a file lies, if it has a name in both trees.
