@@ -197,6 +197,31 @@ fn a_killed_gofer_kills_the_container() {
 }
 
 #[test]
+fn a_gofer_killed_before_its_container_starts_fails_the_start_and_nothing_hangs() {
+    with_each_release(&[], |stage, runsc| {
+        let bundle = bundle(stage, runsc, "echo started >/mnt/said");
+        runsc.must(&["create", "--bundle", &bundle, "unserved"]);
+        runsc.check_server("unserved");
+        let gofer = Pid::from_raw(runsc.gofer_pid("unserved")).unwrap();
+        kill_process(gofer, Signal::KILL).unwrap();
+        let pid = gofer.as_raw_nonzero().get();
+        traces::wait_until("the gofer is gone", || traces::executable(pid).is_none());
+        let refused = runsc.call(&["start", "unserved"]);
+        assert_eq!(
+            refused.status.code(),
+            Some(128),
+            "{}",
+            text(&refused.stderr)
+        );
+        let said = text(&refused.stderr);
+        assert!(said.contains("input/output error"), "{said}");
+        runsc.must(&["delete", "--force", "unserved"]);
+        assert!(!volume(runsc).join("said").exists());
+        runsc.check_nothing_is_left();
+    });
+}
+
+#[test]
 fn a_container_s_exit_status_is_the_client_s() {
     with_each_release(&[], |stage, runsc| {
         let bundle = bundle(

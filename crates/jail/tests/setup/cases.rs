@@ -44,6 +44,7 @@ cases![
     the_threads_of_a_read_only_connection_change_nothing,
     threads_start_and_tighten_under_the_filter,
     a_heap_grows_and_shrinks_without_opening_files,
+    an_abort_and_a_stop_end_and_go_on_as_anywhere_else,
     only_the_broker_may_take_on_other_ids,
     landlock_keeps_a_tightened_thread_in_its_tree,
     thirty_mounts_come_up,
@@ -608,6 +609,25 @@ fn a_heap_grows_and_shrinks_without_opening_files() {
     for _ in 0..3 {
         assert_eq!(running.ask("heap"), "ok 19900");
     }
+}
+
+/// Calls that only an end by its own fault, or a stop in the middle of a wait, leads to.
+fn an_abort_and_a_stop_end_and_go_on_as_anywhere_else() {
+    let mut running = Start::new().sealed();
+    assert_eq!(running.try_ask("abort"), None);
+    assert_eq!(running.end(), Some(libc::SIGABRT));
+
+    let mut running = Start::new().sealed();
+    assert_eq!(running.ask("doze"), "dozing");
+    let signal = |signal: i32| {
+        // SAFETY: a signal to a child of ours that has not been waited for.
+        assert_eq!(unsafe { libc::kill(running.pid() as i32, signal) }, 0);
+    };
+    while !running.proc("status").contains("State:\tS") {}
+    signal(libc::SIGSTOP);
+    while !running.proc("status").contains("State:\tT") {}
+    signal(libc::SIGCONT);
+    assert_eq!(running.answer().as_deref(), Some("awake"));
 }
 
 fn only_the_broker_may_take_on_other_ids() {

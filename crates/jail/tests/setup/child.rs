@@ -191,14 +191,11 @@ fn probe(sealed: &Sealed, connection: &Connection, words: &[&str]) -> String {
                 Mode::empty(),
             ))
         }
+        // Whether it is only a place: what is open for more can at least refuse to be read.
         "donated" => {
             let donated = connection.donated.as_ref().unwrap();
-            format!(
-                "{:?}",
-                rustix::fs::fcntl_getfl(donated)
-                    .unwrap()
-                    .contains(OFlags::PATH)
-            )
+            let read = rustix::io::pread(donated, &mut [0], 0);
+            (read == Err(rustix::io::Errno::BADF)).to_string()
         }
         "chmod" => {
             let fd = root.as_raw_fd().to_string();
@@ -264,6 +261,12 @@ fn act(sealed: &Sealed, words: &[&str]) -> String {
         "heap" => std::thread::spawn(|| format!("ok {}", use_heap()))
             .join()
             .unwrap(),
+        "abort" => std::process::abort(),
+        "doze" => {
+            println!("dozing");
+            std::thread::park_timeout(std::time::Duration::from_millis(300));
+            "awake".to_owned()
+        }
         "threads-tighten" => {
             let (jail, root) = (
                 sealed.threads,

@@ -168,7 +168,7 @@ pub(crate) const KILLED: &[Try] = tries![
     "openat2": SYS_openat2(CWD, PATH, 0, 0);
     "open_by_handle_at": SYS_open_by_handle_at(NO, 0, 0);
     "name_to_handle_at": SYS_name_to_handle_at(NO, PATH, 0, 0, 0);
-    "newfstatat, following": SYS_newfstatat(CWD, PATH, 0, 0);
+    "newfstatat": SYS_newfstatat(CWD, PATH, 0, libc::AT_SYMLINK_NOFOLLOW);
     "statx, following": SYS_statx(CWD, PATH, 0, 0, 0);
     "faccessat": SYS_faccessat(CWD, PATH, 0);
     "faccessat2": SYS_faccessat2(CWD, PATH, 0, 0);
@@ -177,13 +177,16 @@ pub(crate) const KILLED: &[Try] = tries![
     "fchownat of a path": SYS_fchownat(CWD, PATH, 0, 0, 0);
     "truncate": SYS_truncate(PATH, 0);
     "statfs": SYS_statfs(PATH, 0);
+    "fsetxattr": SYS_fsetxattr(NO, PATH, 0, 0, 0);
     "lgetxattr": SYS_lgetxattr(PATH, PATH, 0, 0);
     // Descriptors.
     "fcntl, owner": SYS_fcntl(NO, libc::F_SETOWN, 1);
+    "fcntl, waiting or not": SYS_fcntl(NO, libc::F_SETFL, 0);
     "fcntl, lease": SYS_fcntl(NO, libc::F_SETLEASE, 0);
     "fcntl, close-on-exec": SYS_fcntl(NO, libc::F_SETFD, 0);
     "fcntl, pipe size": SYS_fcntl(NO, libc::F_SETPIPE_SZ, 0);
     "fcntl, notification": SYS_fcntl(NO, libc::F_NOTIFY, 0);
+    "dup": SYS_dup(NO);
     "dup3": SYS_dup3(NO, NO, 0);
     "fallocate, a hole": SYS_fallocate(NO, libc::FALLOC_FL_PUNCH_HOLE, 0, 0);
     "splice": SYS_splice(NO, 0, NO, 0, 0, 0);
@@ -202,6 +205,7 @@ pub(crate) const KILLED: &[Try] = tries![
     "socket, waiting": SYS_socket(libc::AF_UNIX, libc::SOCK_STREAM, 0);
     "socket, another protocol": SYS_socket(libc::AF_UNIX, libc::SOCK_STREAM | QUIET, 1);
     "socketpair, IPv4": SYS_socketpair(libc::AF_INET, libc::SOCK_STREAM, 0, 0);
+    "shutdown": SYS_shutdown(NO, 0);
     "setsockopt": SYS_setsockopt(NO, 0, 0, 0, 0);
     "sendmmsg": SYS_sendmmsg(NO, 0, 0, 0);
     "recvmmsg": SYS_recvmmsg(NO, 0, 0, 0, 0);
@@ -266,8 +270,6 @@ pub(crate) const READ_ONLY: &[Try] = tries![
     "fallocate": SYS_fallocate(NO, 0, 0, 1);
     "setxattr": SYS_setxattr(PATH, PATH, 0, 0, 0);
     "removexattr": SYS_removexattr(PATH, PATH);
-    "fsetxattr": SYS_fsetxattr(NO, PATH, 0, 0, 0);
-    "fremovexattr": SYS_fremovexattr(NO, PATH);
 ];
 
 /// Refused to every thread that is tight.

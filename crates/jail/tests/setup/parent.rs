@@ -300,6 +300,11 @@ impl Running {
     /// One command, one answer; `None` if the process died of it.
     pub(crate) fn try_ask(&mut self, command: &str) -> Option<String> {
         writeln!(self.commands, "{command}").unwrap();
+        self.answer()
+    }
+
+    /// One more line of an answer.
+    pub(crate) fn answer(&mut self) -> Option<String> {
         let mut line = String::new();
         let read = self.answers.read_line(&mut line).unwrap();
         (read > 0).then(|| line.trim_end().to_owned())
