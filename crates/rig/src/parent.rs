@@ -402,6 +402,11 @@ impl Gofer {
         Ok(list)
     }
 
+    /// Closes the list's pipe unread, as a sandbox that has died does.
+    pub fn leave_mounts(&mut self) {
+        self.mounts = None;
+    }
+
     /// Takes our end of the first connection that is left.
     ///
     /// # Errors
