@@ -43,6 +43,8 @@ pub struct Parent {
     global_flags: Vec<String>,
     gofer_flags: Vec<String>,
     user_namespace: bool,
+    maps: Option<IdMaps>,
+    privileged: bool,
     device_connection: bool,
     sync_userns: bool,
     sync_nvproxy: bool,
@@ -70,6 +72,7 @@ pub struct Gofer {
     mounts: Option<OwnedFd>,
     argv: Vec<String>,
     watch: Watch,
+    late_maps: Option<IdMaps>,
     waited: bool,
 }
 
@@ -110,6 +113,8 @@ impl Parent {
             global_flags: Vec::new(),
             gofer_flags: Vec::new(),
             user_namespace: false,
+            maps: None,
+            privileged: true,
             device_connection: false,
             sync_userns: false,
             sync_nvproxy: false,
@@ -139,6 +144,23 @@ impl Parent {
     pub const fn user_namespace(mut self) -> Self {
         self.user_namespace = true;
         self
+    }
+
+    /// In a new user namespace with other maps, as for a container whose spec names them.
+    #[must_use]
+    pub const fn id_maps(mut self, maps: IdMaps) -> Self {
+        self.user_namespace = true;
+        self.maps = Some(maps);
+        self
+    }
+
+    /// As started by a parent that is not root: in a user namespace whose maps are written only
+    /// after the start, by [`Gofer::release`]; until then with ambient capabilities.
+    #[must_use]
+    pub const fn unprivileged(mut self, maps: IdMaps) -> Self {
+        self.privileged = false;
+        self.sync_userns = true;
+        self.id_maps(maps)
     }
 
     /// With a connection for `/dev`.
@@ -210,7 +232,8 @@ impl Parent {
         let pid = spawn(&Plan {
             namespaces: self.namespaces(),
             setsid: self.dialect != Dialect::V2022_12,
-            become_root: self.user_namespace,
+            become_root: self.user_namespace && self.privileged,
+            ambient: !self.privileged,
             watched: self.watched,
             go: (&go_read, &go_write),
             fds: &given.fds,
@@ -220,7 +243,12 @@ impl Parent {
         gofer.pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process id"))?;
         gofer.waited = false;
         if self.user_namespace {
-            copy_id_maps(gofer.pid)?;
+            let maps = self.maps.map_or_else(IdMaps::own, Ok)?;
+            if self.privileged {
+                maps.write(gofer.pid)?;
+            } else {
+                gofer.late_maps = Some(maps);
+            }
         }
         File::from(go_write).write_all(b"g")?;
         if self.watched {
@@ -311,6 +339,7 @@ impl Parent {
             mounts,
             argv,
             watch: Watch::default(),
+            late_maps: None,
             waited,
         })
     }
@@ -356,20 +385,37 @@ fn out_of_the_way(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fcntl_dupfd_cloexec(&fd, OUT_OF_THE_WAY)?)
 }
 
-/// Gives the child's user namespace the maps of our own.
-fn copy_id_maps(pid: Pid) -> io::Result<()> {
-    for map in ["uid_map", "gid_map"] {
-        let identity: String = std::fs::read_to_string(format!("/proc/self/{map}"))?
-            .lines()
-            .filter_map(|line| {
-                let mut words = line.split_whitespace();
-                let (inside, _, size) = (words.next()?, words.next()?, words.next()?);
-                Some(format!("{inside} {inside} {size}\n"))
-            })
+/// Which ids of a user namespace are which of ours: id inside, id outside, how many.
+#[derive(Debug, Clone, Copy)]
+pub struct IdMaps {
+    /// Of users and of groups.
+    pub ids: (u32, u32, u32),
+}
+
+impl IdMaps {
+    /// What is mapped for ourselves, by the same numbers.
+    fn own() -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/self/uid_map")?;
+        let words: Vec<u32> = text
+            .split_whitespace()
+            .map_while(|word| word.parse().ok())
             .collect();
-        std::fs::write(format!("/proc/{}/{map}", pid.as_raw_nonzero()), identity)?;
+        match *words.as_slice() {
+            [inside, _, size, ..] => Ok(Self {
+                ids: (inside, inside, size),
+            }),
+            _ => Err(io::Error::other("/proc/self/uid_map cannot be read")),
+        }
     }
-    Ok(())
+
+    fn write(self, pid: Pid) -> io::Result<()> {
+        let (inside, outside, size) = self.ids;
+        for map in ["uid_map", "gid_map"] {
+            let file = format!("/proc/{}/{map}", pid.as_raw_nonzero());
+            std::fs::write(file, format!("{inside} {outside} {size}\n"))?;
+        }
+        Ok(())
+    }
 }
 
 impl Gofer {
@@ -385,8 +431,13 @@ impl Gofer {
         self.watch.calls()
     }
 
-    /// Closes our ends of the sync sockets: the gofer may go on.
+    /// Writes the maps of ids that are still to be written, then closes our ends of the sync
+    /// sockets: the gofer may go on.
     pub fn release(&mut self) {
+        if let Some(maps) = self.late_maps.take() {
+            // A gofer that has died already says so by its status.
+            _ = maps.write(self.pid);
+        }
         self.sync.clear();
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Plan<'p> {
     pub(crate) setsid: bool,
     /// Whether it becomes id 0 of its namespace once `go` says so.
     pub(crate) become_root: bool,
+    /// Whether it keeps its capabilities beyond exec, though it is not id 0 yet.
+    pub(crate) ambient: bool,
     /// Whether every call it makes is told to us.
     pub(crate) watched: bool,
     /// Read end and write end of a pipe: the child waits for a byte.
@@ -69,6 +71,9 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> io::Result<libc::pid_t> {
         for (number, &fd) in fds.iter().enumerate() {
             well &= libc::dup3(fd, number as RawFd, 0) >= 0;
         }
+        if plan.ambient {
+            well &= keep_capabilities();
+        }
         if plan.watched {
             well &= crate::watch::tell_of_every_call();
         }
@@ -86,4 +91,32 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> io::Result<libc::pid_t> {
         }
         libc::_exit(126)
     }
+}
+
+/// What a parent that is not root leaves its gofer: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER,
+/// FSETID, SETGID, SETUID, SETPCAP, SYS_CHROOT, SYS_ADMIN.
+const AMBIENT: u64 = 0x1f | 0xc0 | 1 << 8 | 1 << 18 | 1 << 21;
+
+/// Makes them inheritable and ambient. Only system calls, as between clone and exec.
+fn keep_capabilities() -> bool {
+    /// Version 3 of the interface: two words a set.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    let low = AMBIENT as u32;
+    // Effective, permitted, inheritable, twice.
+    let sets = [low, low, low, 0, 0, 0];
+    // SAFETY: header and sets have the lengths that this version of the call reads.
+    let mut well = unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), sets.as_ptr()) == 0 };
+    for number in (0..32).filter(|number| AMBIENT >> number & 1 == 1) {
+        // SAFETY: plain numbers.
+        well &= unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_RAISE,
+                number as libc::c_ulong,
+                0,
+                0,
+            )
+        } == 0;
+    }
+    well
 }
