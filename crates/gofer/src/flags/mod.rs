@@ -8,6 +8,8 @@
 mod globals;
 mod gofer;
 mod grammar;
+#[cfg(test)]
+mod promises;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use proptest::prelude::*;
 
-use super::{Dialect, Globals, GoferFlags, HostUds};
+use super::{Dialect, Globals, GoferFlags, HostUds, promises};
 
 /// The command lines of the specification's section 13, `argv[0]` included.
 const CAPTURED: &str = include_str!("captured.txt");
@@ -155,4 +155,16 @@ proptest! {
         let (globals, _) = Globals::parse(&words).unwrap();
         prop_assert_eq!(globals.fd_limit, u64::try_from(number).ok());
     }
+}
+
+/// What fuzzing has found worth keeping, without a fuzzer.
+#[test]
+fn command_lines_of_the_corpus_keep_their_promises() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/flags");
+    let mut count = 0;
+    for file in std::fs::read_dir(corpus).unwrap() {
+        promises::of_words(&std::fs::read(file.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count > 10, "{count} files are no corpus");
 }
