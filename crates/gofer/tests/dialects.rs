@@ -300,6 +300,33 @@ fn a_stock_start_serves_confined_and_ends_well_in_every_dialect() {
 }
 
 #[test]
+fn one_line_of_the_log_says_what_is_in_force() {
+    for dialect in DIALECTS {
+        live(
+            dialect,
+            |parent| parent,
+            |house, _| {
+                let log = house.log();
+                let lines: Vec<&str> = log
+                    .lines()
+                    .filter(|line| line.contains("seccomp:"))
+                    .collect();
+                let [line] = *lines else {
+                    panic!("not one line: {lines:?}");
+                };
+                let abi = line.split("Landlock: ABI ").nth(1);
+                let digits = abi.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+                let abi: u32 = digits.flatten().unwrap().parse().unwrap();
+                assert!(abi > 0, "{line}");
+                for word in ["detached descriptor directory: yes", "undumpable: yes"] {
+                    assert!(line.contains(word), "{line}");
+                }
+            },
+        );
+    }
+}
+
+#[test]
 fn a_start_in_a_user_namespace_is_no_different() {
     for dialect in DIALECTS {
         live(dialect, Parent::user_namespace, |house, gofer| {
