@@ -75,7 +75,8 @@ impl House {
     }
 
     /// Starts it and lets its clients work; the number of ids that are mapped decides what they may.
-    fn serves(&self, parent: Parent, size: u32) -> Gofer {
+    /// They stay, so that it does.
+    fn serves(&self, parent: Parent, size: u32) -> (Gofer, [Client; 2]) {
         let mut gofer = parent.start().unwrap();
         gofer.release();
         assert!(!gofer.mounts().unwrap().is_empty(), "{}", self.log());
@@ -118,10 +119,11 @@ impl House {
             refused(make_at(&client, root, b"foreign", first)),
             Errno::EXIST
         );
-        gofer
+        (gofer, [client, volume])
     }
 
-    fn ends(&self, mut gofer: Gofer) {
+    fn ends(&self, (mut gofer, clients): (Gofer, [Client; 2])) {
+        drop(clients);
         gofer.sentry_exit = None;
         assert_eq!(gofer.wait().unwrap(), Ended::Status(0), "{}", self.log());
         assert_eq!(fs::read_to_string(self.path("log")).unwrap(), "");
@@ -183,11 +185,11 @@ fn assert_minimal(gofer: &Gofer) {
 fn a_container_in_a_user_namespace_of_its_own_is_served_by_its_ids() {
     for dialect in DIALECTS {
         let house = House::new();
-        let gofer = house.serves(house.parent(dialect).id_maps(maps(0, MANY)), MANY);
+        let (gofer, clients) = house.serves(house.parent(dialect).id_maps(maps(0, MANY)), MANY);
         assert_eq!(ids(&gofer, "Uid:"), [HOST_ID; 4]);
         assert_eq!(ids(&gofer, "Gid:"), [HOST_ID; 4]);
         assert_minimal(&gofer);
-        house.ends(gofer);
+        house.ends((gofer, clients));
     }
 }
 
@@ -195,14 +197,15 @@ fn a_container_in_a_user_namespace_of_its_own_is_served_by_its_ids() {
 fn a_parent_that_is_not_root_writes_the_maps_after_the_start() {
     for dialect in DIALECTS {
         let house = House::new();
-        let gofer = house.serves(house.parent(dialect).unprivileged(maps(0, MANY)), MANY);
+        let (gofer, clients) =
+            house.serves(house.parent(dialect).unprivileged(maps(0, MANY)), MANY);
         assert_eq!(ids(&gofer, "Uid:"), [HOST_ID; 4]);
         assert_eq!(ids(&gofer, "Gid:"), [HOST_ID; 4]);
         assert_minimal(&gofer);
         // It stays open to that parent, which writes its oom_score_adj.
         let owner = fs::metadata(gofer.proc("oom_score_adj")).unwrap().uid();
         assert_eq!(owner, HOST_ID, "dumpable");
-        house.ends(gofer);
+        house.ends((gofer, clients));
     }
 }
 
@@ -222,11 +225,11 @@ fn the_newest_dialect_takes_on_the_ids_that_its_flags_name() {
         .parent(Dialect::V2026_08)
         .unprivileged(maps(1000, MANY));
     let parent = parent.gofer_flag("--uid=1000").gofer_flag("--gid=1000");
-    let gofer = house.serves(parent, MANY);
+    let (gofer, clients) = house.serves(parent, MANY);
     assert_eq!(ids(&gofer, "Uid:"), [HOST_ID; 4]);
     assert_eq!(ids(&gofer, "Gid:"), [HOST_ID; 4]);
     assert_minimal(&gofer);
-    house.ends(gofer);
+    house.ends((gofer, clients));
 }
 
 #[test]
