@@ -4,24 +4,32 @@
 //! Must hold: after the process is sealed a line costs `write(2)` on a descriptor that is already
 //! open and nothing else, so nothing here opens, waits or asks for the time zone later on.
 
-use std::fmt::{Arguments, Display, Write as _};
+use std::fmt::{self, Arguments, Display, Write};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{Location, PanicHookInfo};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use jail::violation::{self, Violation};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::flags::{Globals, LogFormat};
 
 /// How often a write that would block is repeated before the line counts as lost. Nobody may hang
 /// this process by not reading its log.
 const WRITE_TRIES_MAX: u32 = 1000;
+
+/// Room for a line that is made without allocating, in bytes.
+const CUT_BYTES_MAX: usize = 512;
+
+/// Where a signal handler finds the log.
+static OF_VIOLATIONS: OnceLock<Arc<Log>> = OnceLock::new();
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +136,10 @@ impl Log {
         let message = format!("{message}").replace('\n', " ");
         if let Some(error) = &self.error {
             // One write, no newline: readers decode the file as a sequence of JSON values.
-            let record = self.object("msg", &message, "error", &now());
+            let mut record = String::new();
+            let text = format_args!("{message}");
+            // A String takes all.
+            _ = self.object(&mut record, "msg", text, "error", &now());
             let _ = write_whole(error.as_fd(), record.as_bytes());
         }
         self.line(Level::Warning, format_args!("FATAL ERROR: {message}"));
@@ -152,6 +163,38 @@ impl Log {
                 );
             }
         }));
+    }
+
+    /// Lets a forbidden system call of any thread leave its name in the logs and on FD 2.
+    ///
+    /// # Errors
+    /// The host refused the signal handler.
+    pub(crate) fn watch_violations(log: &Arc<Log>) -> Result<(), Errno> {
+        OF_VIOLATIONS
+            .set(Arc::clone(log))
+            .map_err(|_| Errno::ALREADY)?;
+        violation::tell(|violation| {
+            if let Some(log) = OF_VIOLATIONS.get() {
+                log.violation(violation);
+            }
+        })
+    }
+
+    /// In a signal handler, which may have interrupted anything: neither waits nor allocates.
+    fn violation(&self, violation: &Violation) {
+        let (now, text) = (now(), format_args!("{violation}"));
+        let line = Cut::of(|out| self.shape(out, Level::Warning, Location::caller(), text, &now));
+        if let Some(debug) = &self.debug {
+            write_if_ready(debug.as_fd(), line.bytes());
+        }
+        if let Some(error) = &self.error {
+            let record = Cut::of(|out| self.object(out, "msg", text, "error", &now));
+            write_if_ready(error.as_fd(), record.bytes());
+        }
+        if !self.stderr_is_debug {
+            let plain = Cut::of(|out| writeln!(out, "gofer: {text}"));
+            write_if_ready(rustix::stdio::stderr(), plain.bytes());
+        }
     }
 
     #[track_caller]
@@ -192,19 +235,33 @@ impl Log {
         message: Arguments<'_>,
         now: &Moment,
     ) -> String {
+        let mut line = String::new();
+        // A String takes all.
+        _ = self.shape(&mut line, level, place, message, now);
+        line
+    }
+
+    fn shape(
+        &self,
+        out: &mut dyn Write,
+        level: Level,
+        place: &Location<'_>,
+        message: Arguments<'_>,
+        now: &Moment,
+    ) -> fmt::Result {
         let file = place.file().rsplit('/').next().unwrap_or_default();
-        let place = format!("{file}:{}", place.line());
-        let name = match level {
-            Level::Warning => "warning",
-            Level::Info => "info",
-            Level::Debug => "debug",
+        let line = place.line();
+        let (letter, name) = match level {
+            Level::Warning => ('W', "warning"),
+            Level::Info => ('I', "info"),
+            Level::Debug => ('D', "debug"),
         };
-        match self.format {
+        let key = match self.format {
             LogFormat::Text => {
-                let letter = name[..1].to_ascii_uppercase();
                 let t = self.local_time(now);
-                format!(
-                    "{letter}{:02}{:02} {:02}:{:02}:{:02}.{:06} {:7} {place}] {message}\n",
+                return writeln!(
+                    out,
+                    "{letter}{:02}{:02} {:02}:{:02}:{:02}.{:06} {:7} {file}:{line}] {message}",
                     t.month,
                     t.day,
                     t.hour,
@@ -212,19 +269,29 @@ impl Log {
                     t.second,
                     now.nanoseconds / 1000,
                     self.pid
-                )
+                );
             }
-            LogFormat::Json => self.object("msg", &format!("{place}] {message}"), name, now) + "\n",
-            LogFormat::JsonK8s => {
-                self.object("log", &format!("{place}] {message}"), name, now) + "\n"
-            }
-        }
+            LogFormat::Json => "msg",
+            LogFormat::JsonK8s => "log",
+        };
+        let message = format_args!("{file}:{line}] {message}");
+        self.object(out, key, message, name, now)?;
+        out.write_char('\n')
     }
 
-    fn object(&self, key: &str, message: &str, level: &str, now: &Moment) -> String {
-        let message = JsonText(message);
-        format!(
-            r#"{{"{key}":"{message}","level":"{level}","time":"{}"}}"#,
+    fn object(
+        &self,
+        out: &mut dyn Write,
+        key: &str,
+        message: Arguments<'_>,
+        level: &str,
+        now: &Moment,
+    ) -> fmt::Result {
+        write!(out, r#"{{"{key}":""#)?;
+        JsonEscaped(out).write_fmt(message)?;
+        write!(
+            out,
+            r#"","level":"{level}","time":"{}"}}"#,
             self.rfc3339(now)
         )
     }
@@ -233,25 +300,46 @@ impl Log {
         Calendar::of(now.seconds.saturating_add(self.utc_offset_seconds))
     }
 
-    fn rfc3339(&self, now: &Moment) -> String {
-        let t = self.local_time(now);
-        let mut text = format!(
+    fn rfc3339(&self, now: &Moment) -> Rfc3339 {
+        Rfc3339 {
+            local: self.local_time(now),
+            nanoseconds: now.nanoseconds,
+            utc_offset_minutes: self.utc_offset_seconds / 60,
+        }
+    }
+}
+
+struct Rfc3339 {
+    local: Calendar,
+    nanoseconds: i64,
+    utc_offset_minutes: i64,
+}
+
+impl Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = &self.local;
+        write!(
+            f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
             t.year, t.month, t.day, t.hour, t.minute, t.second
-        );
-        if now.nanoseconds != 0 {
-            text.push_str(format!(".{:09}", now.nanoseconds).trim_end_matches('0'));
-        }
-        let minutes = self.utc_offset_seconds / 60;
-        match minutes {
-            0 => text.push('Z'),
-            _ => {
-                let sign = if minutes < 0 { '-' } else { '+' };
-                let size = minutes.unsigned_abs();
-                let _ = write!(text, "{sign}{:02}:{:02}", size / 60, size % 60);
+        )?;
+        let (mut fraction, mut digits) = (self.nanoseconds, 9);
+        if fraction != 0 {
+            while fraction % 10 == 0 {
+                (fraction, digits) = (fraction / 10, digits - 1);
             }
+            write!(f, ".{fraction:0digits$}")?;
         }
-        text
+        if self.utc_offset_minutes == 0 {
+            return f.write_char('Z');
+        }
+        let sign = if self.utc_offset_minutes < 0 {
+            '-'
+        } else {
+            '+'
+        };
+        let size = self.utc_offset_minutes.unsigned_abs();
+        write!(f, "{sign}{:02}:{:02}", size / 60, size % 60)
     }
 }
 
@@ -259,17 +347,81 @@ impl Log {
 pub(crate) struct JsonText<'a>(pub(crate) &'a str);
 
 impl Display for JsonText<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for c in self.0.chars() {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        JsonEscaped(f).write_str(self.0)
+    }
+}
+
+/// Writes what is written to it as it stands inside a JSON string.
+struct JsonEscaped<'w>(&'w mut dyn Write);
+
+impl Write for JsonEscaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
             match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                '\n' => f.write_str("\\n")?,
-                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => write!(f, "\\u{:04x}", u32::from(c))?,
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
-                c => f.write_char(c)?,
+                '"' | '\\' => write!(self.0, "\\{c}")?,
+                '\n' => self.0.write_str("\\n")?,
+                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                    write!(self.0, "\\u{:04x}", u32::from(c))?;
+                }
+                c if c.is_control() => write!(self.0, "\\u{:04x}", u32::from(c))?,
+                c => self.0.write_char(c)?,
             }
         }
         Ok(())
+    }
+}
+
+/// A line made without allocating; what does not fit is cut off.
+struct Cut {
+    room: [u8; CUT_BYTES_MAX],
+    length: usize,
+}
+
+impl Cut {
+    fn of(make: impl FnOnce(&mut Cut) -> fmt::Result) -> Cut {
+        let mut cut = Cut {
+            room: [0; CUT_BYTES_MAX],
+            length: 0,
+        };
+        // An error only means that it was cut off.
+        _ = make(&mut cut);
+        cut
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.room.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let left = self.room.get_mut(self.length..).unwrap_or_default();
+        let fits = left.len().min(text.len());
+        for (to, from) in left.iter_mut().zip(text.bytes()) {
+            *to = from;
+        }
+        self.length += fits;
+        if fits == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+/// One write, if whoever reads leaves room for it now.
+fn write_if_ready(fd: BorrowedFd<'_>, bytes: &[u8]) {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let ready = poll(&mut polled, Some(&now)).is_ok()
+        && polled.iter().all(|p| p.revents().contains(PollFlags::OUT));
+    if ready {
+        // The process ends: nobody is left to be told that it has failed.
+        _ = rustix::io::write(fd, bytes);
     }
 }
 
@@ -425,7 +577,8 @@ mod tests {
 
     #[test]
     fn times_are_local() {
-        let times = [-5400, 19_800, 0].map(|offset| log(LogFormat::Json, offset).rfc3339(&PI));
+        let times =
+            [-5400, 19_800, 0].map(|offset| log(LogFormat::Json, offset).rfc3339(&PI).to_string());
         assert_eq!(
             times,
             [
@@ -439,7 +592,7 @@ mod tests {
             nanoseconds: 0,
         };
         assert_eq!(
-            log(LogFormat::Json, 0).rfc3339(&whole),
+            log(LogFormat::Json, 0).rfc3339(&whole).to_string(),
             "1970-01-01T00:00:00Z"
         );
     }
@@ -465,6 +618,57 @@ mod tests {
         let text = std::fs::read_to_string(file.path()).unwrap();
         let start = "{\"msg\":\"the mount /x is gone\",\"level\":\"error\",\"time\":\"";
         assert!(text.starts_with(start) && text.ends_with("\"}"), "{text}");
+    }
+
+    #[test]
+    fn a_violation_is_told_in_every_log_and_waits_for_nobody() {
+        let violation = Violation {
+            number: 165,
+            name: Some("mount"),
+            thread: 3,
+        };
+        for (format, start) in [
+            (LogFormat::Text, "W"),
+            (LogFormat::Json, "{\"msg\":\""),
+            (LogFormat::JsonK8s, "{\"log\":\""),
+        ] {
+            let (errors, lines) = (
+                tempfile::NamedTempFile::new().unwrap(),
+                tempfile::NamedTempFile::new().unwrap(),
+            );
+            let mut log = log(format, 0);
+            log.error = Some(errors.reopen().unwrap().into());
+            log.debug = Some(lines.reopen().unwrap().into());
+            log.stderr_is_debug = true;
+            log.violation(&violation);
+            let line = std::fs::read_to_string(lines.path()).unwrap();
+            assert!(line.starts_with(start) && line.ends_with('\n'), "{line}");
+            assert!(line.contains("165 (mount) of thread 3"), "{line}");
+            let record = std::fs::read_to_string(errors.path()).unwrap();
+            let start = "{\"msg\":\"system call 165 (mount) of thread 3 ";
+            assert!(record.starts_with(start), "{record}");
+            assert!(
+                record.contains("\"level\":\"error\",\"time\":\""),
+                "{record}"
+            );
+        }
+        let (_reader, writer) = rustix::pipe::pipe().unwrap();
+        let page = [std::io::IoSlice::new(&[0; 4096])];
+        // Until it is full: then a write would wait for ever.
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while rustix::io::writev(&writer, &page).is_ok() {}
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        let mut log = log(LogFormat::Text, 0);
+        log.debug = Some(writer);
+        log.stderr_is_debug = true;
+        log.violation(&violation);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_line_made_without_allocating_is_cut_off() {
+        let cut = Cut::of(|out| write!(out, "a{}b", "x".repeat(CUT_BYTES_MAX)));
+        assert_eq!(cut.bytes().len(), CUT_BYTES_MAX);
+        assert!(cut.bytes().starts_with(b"axx"));
     }
 
     #[test]

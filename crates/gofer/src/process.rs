@@ -224,10 +224,14 @@ fn serve(
     inherited: &mut Inherited,
 ) -> Result<(), Fatal> {
     jail::signals::exit_on_signals()
+        .and_then(|()| Log::watch_violations(log))
         .map_err(|e| fatal(format_args!("installing signal handlers: {e}")))?;
     let counters = counters_from_environment(log)?;
+    let spin_microseconds = spin_from_environment();
+    jail::environment::wipe();
     stats::mark(counters.as_deref(), stats::Slot::Started);
     let spec = Spec::read(inherited.take("spec-fd", flags.spec_fd)?, &flags.bundle)?;
+    log.debug(format_args!("Spec: {}", spec.shown()));
     let hooks = hooks::CreateContainer::new(flags, &spec);
     refuse_profiles(log, flags, inherited)?;
     let held = Held {
@@ -253,6 +257,7 @@ fn serve(
         opens_character_devices(globals, flags),
         sealed,
         counters,
+        spin_microseconds,
     )?;
     log.info("All connections have ended");
     wait_for_sandbox(log, held.sandbox_exit.as_ref());
@@ -381,6 +386,7 @@ fn run_server(
     character_devices: bool,
     sealed: Sealed,
     counters: Option<Arc<Counters>>,
+    spin_microseconds: Option<u64>,
 ) -> Result<(), Fatal> {
     let mut options = server::Options::new(DescriptorDir::new(sealed.descriptor_dir));
     options.policy = Policy {
@@ -406,7 +412,7 @@ fn run_server(
         options.observer = Some(observer(log));
     }
     options.counters = counters;
-    if let Some(microseconds) = spin_from_environment() {
+    if let Some(microseconds) = spin_microseconds {
         options.wait = Wait::fixed(microseconds);
     }
     options.connect_as = sealed.broker.map(|broker| -> ConnectAs {

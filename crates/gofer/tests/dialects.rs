@@ -57,6 +57,14 @@ impl House {
         house
     }
 
+    /// Changes its `config.json`.
+    fn dress(&self, change: impl FnOnce(&mut Value)) {
+        let config = self.path("config.json");
+        let mut spec = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        change(&mut spec);
+        fs::write(config, spec.to_string()).unwrap();
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -637,6 +645,61 @@ fn every_log_format_has_its_shape_in_every_dialect() {
             }
             assert!(house.log().contains("Serving"), "{}", house.log());
         }
+    }
+}
+
+/// No code of ours makes such a call, so the main thread is made to.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_forbidden_call_ends_the_process_and_every_log_names_it() {
+    const MOUNT: i64 = 165;
+    const SIGSYS: i32 = 31;
+    for dialect in DIALECTS {
+        let house = House::new();
+        let mut gofer = started(&house, house.parent(dialect));
+        let clients = Clients::connect(&mut gofer);
+        clients.use_all(&house, "before");
+        gofer.inject(MOUNT).unwrap();
+        // Also as the first process of its namespace, which ignores most signals.
+        assert_eq!(gofer.wait().unwrap(), Ended::Signal(SIGSYS), "{dialect:?}");
+        let told = "system call 165 (mount) of thread 1 is forbidden";
+        assert!(house.log().contains(told), "{}", house.log());
+        let record = fs::read_to_string(house.path("log")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["level"], "error");
+        assert!(record["msg"].as_str().unwrap().starts_with(told));
+    }
+}
+
+#[test]
+fn the_caller_s_environment_is_wiped() {
+    for dialect in DIALECTS {
+        live(
+            dialect,
+            |parent| parent.variable("TOKEN=secret").variable("GOFER_SPIN_US=1"),
+            |_, gofer| {
+                let environment = fs::read(gofer.proc("environ")).unwrap();
+                assert!(!environment.is_empty(), "where it was");
+                assert!(environment.iter().all(|byte| *byte == 0));
+            },
+        );
+    }
+}
+
+#[test]
+fn a_debug_log_shows_the_spec_as_it_was_understood() {
+    for dialect in DIALECTS {
+        let house = House::new();
+        house.dress(|spec| spec["process"]["env"] = json!(["KEY=token"]));
+        let mut gofer = started(&house, house.parent(dialect).flag("--debug=true"));
+        let clients = Clients::connect(&mut gofer);
+        left(&house, gofer, clients);
+        let log = house.log();
+        let (_, dump) = log.split_once("Spec: ").unwrap();
+        for part in ["/link/mnt", "rbind", "cwd"] {
+            assert!(dump.contains(part), "{part}: {log}");
+        }
+        assert!(!dump.contains("token"), "{log}");
     }
 }
 

@@ -27,11 +27,13 @@
 mod attributes;
 mod broker;
 mod build;
+mod call_names;
 mod capabilities;
 pub mod clock;
 pub mod conf;
 mod devices;
 mod enter;
+pub mod environment;
 mod error;
 mod fallback;
 mod heap;
@@ -49,6 +51,7 @@ mod stage;
 mod sync;
 mod table;
 mod thread;
+pub mod violation;
 mod walk;
 
 pub use broker::Broker;

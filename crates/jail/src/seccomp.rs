@@ -53,6 +53,8 @@ pub enum When {
 pub enum Arg {
     /// Argument `0` equals `1` (low 32 bits).
     Is(u8, u32),
+    /// Argument `0` is anything but `1` (low 32 bits).
+    IsNot(u8, u32),
     /// Argument `0` has all bits of `1`.
     Has(u8, u64),
     /// Argument `0` has none of the bits of `1`.
@@ -105,13 +107,14 @@ pub fn names(wants: Wants) -> BTreeSet<&'static str> {
     rows(wants).map(|rule| rule.name).collect()
 }
 
-/// The filter of the whole process. What matches no row kills it.
+/// The filter of the whole process. What matches no row is not carried out, told, and ends the
+/// process (`violation`); without a handler for the signal, as in other tables, at once.
 pub(crate) fn allow_list(wants: Wants) -> Result<BpfProgram, Error> {
     let mut chains = Chains::default();
     for rule in rows(wants) {
         chains.add(rule, wants)?;
     }
-    chains.compile(SeccompAction::KillProcess, SeccompAction::Allow)
+    chains.compile(SeccompAction::Trap, SeccompAction::Allow)
 }
 
 /// `clone3` hides its flags in memory, out of a filter's sight: "no such call" makes the runtime
@@ -178,6 +181,9 @@ impl Chains {
 fn condition(argument: Arg, wants: Wants) -> Result<SeccompCondition, seccompiler::BackendError> {
     match argument {
         Arg::Is(index, value) => SeccompCondition::new(index, Length::Dword, Op::Eq, value.into()),
+        Arg::IsNot(index, value) => {
+            SeccompCondition::new(index, Length::Dword, Op::Ne, value.into())
+        }
         Arg::Has(index, bits) => {
             SeccompCondition::new(index, Length::Qword, Op::MaskedEq(bits), bits)
         }

@@ -234,6 +234,26 @@ impl Spec {
     }
 }
 
+impl Spec {
+    /// For the debug log: the parts that decide what this process does, without the values of the
+    /// application's variables, of which some are secrets.
+    pub fn shown(&self) -> impl std::fmt::Display {
+        std::fmt::from_fn(|f| {
+            let variables = self.process.env.iter();
+            let names = variables.map(|variable| variable.split('=').next().unwrap_or_default());
+            f.debug_struct("Spec")
+                .field("root", &self.root)
+                .field("mounts", &self.mounts)
+                .field("cwd", &self.process.cwd)
+                .field("env", &names.collect::<Vec<_>>())
+                .field("linux", &self.linux)
+                .field("annotations", &self.annotations)
+                .field("hooks", &self.hooks.create_container.len())
+                .finish()
+        })
+    }
+}
+
 /// An absolute path as it is; a relative one joined to the bundle and lexically cleaned.
 fn below(bundle: &Path, path: &str) -> Result<String, Error> {
     if path.starts_with('/') {

@@ -5,7 +5,7 @@
 //! refuses that).
 
 use crate::seccomp::{Arg, Rule, When};
-use Arg::{Has, Is, IsDescriptorDirectory, IsOwnProcess, Lacks};
+use Arg::{Has, Is, IsDescriptorDirectory, IsNot, IsOwnProcess, Lacks};
 use When::{Always, Credentials, HostCreate, HostOpen, HostSockets, Profiling, UntilTightened};
 
 /// One row; the name is that of a constant of `libc`.
@@ -109,7 +109,12 @@ const RUNTIME: &[Rule] = &[
         [],
         "thread start and end, abort"
     ),
-    call!(SYS_rt_sigaction, Always, [], "abort, default dispositions"),
+    call!(
+        SYS_rt_sigaction,
+        Always,
+        [IsNot(0, libc::SIGSYS.cast_unsigned())],
+        "abort, default dispositions; the handler that tells of violations stays"
+    ),
     call!(
         SYS_rt_sigreturn,
         Always,

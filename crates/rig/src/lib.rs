@@ -13,6 +13,8 @@
 #![deny(unsafe_code)]
 
 pub mod differential;
+#[cfg(target_arch = "x86_64")]
+mod inject;
 pub mod parent;
 mod sealed;
 mod spawn;

@@ -49,6 +49,7 @@ pub struct Parent {
     sync_userns: bool,
     sync_nvproxy: bool,
     watched: bool,
+    environment: Vec<String>,
     output: Option<OwnedFd>,
     debug_log: Option<OwnedFd>,
     log: Option<OwnedFd>,
@@ -119,6 +120,7 @@ impl Parent {
             sync_userns: false,
             sync_nvproxy: false,
             watched: false,
+            environment: Vec::new(),
             output: None,
             debug_log: None,
             log: None,
@@ -184,6 +186,13 @@ impl Parent {
         self
     }
 
+    /// Adds a variable to its environment, which is empty otherwise, as `NAME=value`.
+    #[must_use]
+    pub fn variable(mut self, variable: &str) -> Self {
+        self.environment.push(variable.to_owned());
+        self
+    }
+
     /// With every system call told to [`Gofer::calls`].
     #[must_use]
     pub const fn watched(mut self) -> Self {
@@ -224,11 +233,9 @@ impl Parent {
         let (go_read, go_write) = (go_read?, go_write?);
         let c_string = |text: &[u8]| CString::new(text).map_err(io::Error::other);
         let program = c_string(self.program.as_os_str().as_bytes())?;
-        let argv: io::Result<Vec<CString>> = gofer
-            .argv
-            .iter()
-            .map(|word| c_string(word.as_bytes()))
-            .collect();
+        let c_strings = |texts: &[String]| -> io::Result<Vec<CString>> {
+            texts.iter().map(|text| c_string(text.as_bytes())).collect()
+        };
         let pid = spawn(&Plan {
             namespaces: self.namespaces(),
             setsid: self.dialect != Dialect::V2022_12,
@@ -238,7 +245,8 @@ impl Parent {
             go: (&go_read, &go_write),
             fds: &given.fds,
             program: &program,
-            argv: &argv?,
+            argv: &c_strings(&gofer.argv)?,
+            environment: &c_strings(&self.environment)?,
         })?;
         gofer.pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process id"))?;
         gofer.waited = false;
@@ -484,6 +492,16 @@ impl Gofer {
         self.sockets.clear();
         (self.device_socket, self.rpc, self.sentry_exit) = (None, None, None);
         self.reap()
+    }
+
+    /// Makes its main thread, which waits for its clients, call the kernel: the call of this number
+    /// on this architecture, without valid arguments. Needs the privilege to trace it.
+    ///
+    /// # Errors
+    /// The host's.
+    #[cfg(target_arch = "x86_64")]
+    pub fn inject(&self, number: i64) -> io::Result<()> {
+        crate::inject::call(self.pid.as_raw_nonzero().get(), number)
     }
 
     /// Kills it, as the end of a container does.

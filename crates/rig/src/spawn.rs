@@ -28,16 +28,17 @@ pub(crate) struct Plan<'p> {
     pub(crate) fds: &'p [OwnedFd],
     pub(crate) program: &'p CStr,
     pub(crate) argv: &'p [CString],
+    /// `NAME=value` each.
+    pub(crate) environment: &'p [CString],
 }
 
 /// Starts the program; the child's id in our namespace.
 pub(crate) fn spawn(plan: &Plan<'_>) -> io::Result<libc::pid_t> {
-    let argv: Vec<*const libc::c_char> = plan
-        .argv
-        .iter()
-        .map(|arg| arg.as_ptr())
-        .chain([null()])
-        .collect();
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        let each = texts.iter().map(|text| text.as_ptr());
+        each.chain([null()]).collect()
+    };
+    let (argv, environment) = (pointers(plan.argv), pointers(plan.environment));
     let fds: Vec<RawFd> = plan.fds.iter().map(AsRawFd::as_raw_fd).collect();
     let (go_read, go_write) = (plan.go.0.as_raw_fd(), plan.go.1.as_raw_fd());
     // SAFETY: all-zero bytes are a valid `clone_args`: no flags, null pointers.
@@ -78,7 +79,6 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> io::Result<libc::pid_t> {
             well &= crate::watch::tell_of_every_call();
         }
         if well {
-            let environment = [null()];
             loop {
                 libc::execve(plan.program.as_ptr(), argv.as_ptr(), environment.as_ptr());
                 // A child of another thread holds a copy of the descriptor through which the

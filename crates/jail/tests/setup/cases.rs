@@ -38,6 +38,8 @@ cases![
     the_sealed_process_holds_the_minimum,
     forbidden_calls_kill,
     forbidden_calls_kill_from_a_serving_thread_with_every_option,
+    a_violation_is_told_and_ends_the_process,
+    a_violation_behind_a_blocked_signal_ends_the_process_all_the_same,
     another_table_of_calls_kills,
     what_hides_its_flags_is_no_call_at_all,
     sockets_are_made_only_as_the_options_say,
@@ -521,6 +523,34 @@ fn assert_kills(start: Start, command: &str) {
     let mut running = start.sealed();
     assert_eq!(running.try_ask(command), None, "{command}");
     assert_eq!(running.end(), Some(libc::SIGSYS), "{command}");
+}
+
+fn a_violation_is_told_and_ends_the_process() {
+    for (name, call) in [
+        ("mount", "mount"),
+        ("mmap, executable", "mmap"),
+        ("fork by clone", "clone"),
+        ("rt_sigaction, the signal of violations", "rt_sigaction"),
+    ] {
+        for command in ["try", "try-tight 0"] {
+            let mut start = Start::new();
+            start.tells = true;
+            let mut running = start.sealed();
+            let told = running.try_ask(&format!("{command} {name}"));
+            assert_eq!(told, Some(format!("told {call}")), "{command}");
+            assert_eq!(running.answer(), None, "{command} {name}");
+            assert_eq!(running.end(), Some(libc::SIGSYS), "{command} {name}");
+        }
+    }
+}
+
+fn a_violation_behind_a_blocked_signal_ends_the_process_all_the_same() {
+    let mut start = Start::new();
+    start.tells = true;
+    let mut running = start.sealed();
+    assert_eq!(running.ask("block"), "blocked");
+    assert_eq!(running.try_ask("try mount"), None, "without a word");
+    assert_eq!(running.end(), Some(libc::SIGSYS));
 }
 
 /// Numbers of the 32-bit table, and those of x32, name other calls in ours.

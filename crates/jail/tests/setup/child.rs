@@ -23,6 +23,7 @@ pub(crate) struct Config {
     pub(crate) confs: Option<String>,
     pub(crate) user_namespace: bool,
     pub(crate) classic: bool,
+    pub(crate) tells: bool,
     pub(crate) host_open: bool,
     pub(crate) host_create: bool,
     pub(crate) spec: RawFd,
@@ -123,7 +124,18 @@ fn seal(config: &Config) -> Result<Sealed, jail::Error> {
     for warning in mounted.warnings() {
         println!("warning {warning}");
     }
+    if config.tells {
+        jail::violation::tell(tell).unwrap();
+    }
     mounted.enter()?.confine()?.seal()
+}
+
+/// In a signal handler: nothing here allocates.
+fn tell(violation: &jail::violation::Violation) {
+    let name = violation.name.unwrap_or("unknown");
+    for part in ["told ", name, "\n"] {
+        _ = rustix::io::write(rustix::stdio::stdout(), part.as_bytes());
+    }
 }
 
 /// Commands: `open C NAME`, `readable C`, `donated C`, `tighten C`, `chmod C`, `create C NAME`,
@@ -262,6 +274,10 @@ fn act(sealed: &Sealed, words: &[&str]) -> String {
             .join()
             .unwrap(),
         "abort" => std::process::abort(),
+        "block" => {
+            forbidden::block_the_signal();
+            "blocked".to_owned()
+        }
         "doze" => {
             println!("dozing");
             std::thread::park_timeout(std::time::Duration::from_millis(300));

@@ -115,6 +115,7 @@ pub(crate) const KILLED: &[Try] = tries![
     "setpriority": SYS_setpriority(0, 0, 0);
     "sched_setscheduler": SYS_sched_setscheduler(0, 0, 0);
     "sched_setaffinity": SYS_sched_setaffinity(0, 0, 0);
+    "rt_sigaction, the signal of violations": SYS_rt_sigaction(libc::SIGSYS, 0, 0, 8);
     "prctl, dumpable": SYS_prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
     "prctl, bounding set": SYS_prctl(libc::PR_CAPBSET_DROP, 0, 0, 0, 0);
     "prctl, ambient set": SYS_prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, 0, 0, 0);
@@ -289,4 +290,15 @@ pub(crate) fn old_table() -> String {
     // SAFETY: 20 is `getpid` there: it takes nothing and changes nothing but the result.
     unsafe { std::arch::asm!("int 0x80", inout("eax") 20 => result) };
     format!("survived with {result}")
+}
+
+/// Whoever runs code of their own would try this first.
+pub(crate) fn block_the_signal() {
+    // SAFETY: zeroes are a valid set, which lives as long as the calls.
+    let result = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGSYS);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut())
+    };
+    assert_eq!(result, 0);
 }
