@@ -15,6 +15,7 @@ use host::DescriptorDir;
 use jail::{Descriptors, DeviceKinds, Ids, Inherited, Overlay, Plan, Sealed, Spec, Starting};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use rustix::process::{Resource, getrlimit};
 use rustix::time::Timespec;
 use server::{ConnectAs, Mount, MountPoints, Policy, Server};
 
@@ -248,7 +249,7 @@ fn serve(
         options(globals, flags, spec),
         descriptors(flags, inherited)?,
     )?;
-    let mut sealed = confine(log, plan, &hooks, counters.as_deref())?;
+    let (mut sealed, descriptors_max) = confine(log, plan, &hooks, counters.as_deref())?;
     warn(log, sealed.warnings());
     log.info(format_args!("{}", sealed.report));
     run_server(
@@ -256,6 +257,7 @@ fn serve(
         globals,
         opens_character_devices(globals, flags),
         sealed,
+        descriptors_max,
         counters,
         spin_microseconds,
     )?;
@@ -264,13 +266,13 @@ fn serve(
     Ok(())
 }
 
-/// The jail's stages, in the only order that compiles.
+/// The jail's stages, in the only order that compiles; and how many descriptors we may have open.
 fn confine(
     log: &Log,
     plan: Plan,
     hooks: &hooks::CreateContainer,
     counters: Option<&Counters>,
-) -> Result<Sealed, Fatal> {
+) -> Result<(Sealed, usize), Fatal> {
     log.debug("Waiting for the parent's synchronization descriptors");
     let mut synced = Starting::new(plan).wait()?;
     warn(log, synced.warnings());
@@ -280,9 +282,14 @@ fn confine(
     let mut rooted = mounted.enter()?;
     warn(log, rooted.warnings());
     stats::mark(counters, stats::Slot::MountsListed);
+    // Asked for now: a sealed process cannot ask.
+    let limit = getrlimit(Resource::Nofile).current;
+    let descriptors_max = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
     let mut confined = rooted.confine()?;
     warn(log, confined.warnings());
-    Ok(confined.seal()?)
+    Ok((confined.seal()?, descriptors_max))
 }
 
 fn warn(log: &Log, warnings: Vec<String>) {
@@ -385,6 +392,7 @@ fn run_server(
     globals: &Globals,
     character_devices: bool,
     sealed: Sealed,
+    descriptors_max: usize,
     counters: Option<Arc<Counters>>,
     spin_microseconds: Option<u64>,
 ) -> Result<(), Fatal> {
@@ -395,6 +403,7 @@ fn run_server(
             create: creates(globals),
         },
         host_fifo: globals.host_fifo_open,
+        descriptors_max,
         donate_mount: globals.directfs && sealed.connections.iter().any(|c| c.donated.is_some()),
         ..Policy::default()
     };

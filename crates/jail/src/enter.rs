@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Resource, Rlimit, chroot, fchdir, pivot_root, setrlimit, umask};
+use rustix::process::{Resource, Rlimit, chroot, fchdir, getrlimit, pivot_root, setrlimit, umask};
 
 use crate::attributes::{holders, submounts};
 use crate::build::Built;
@@ -147,9 +147,17 @@ impl Mounted {
         }
     }
 
+    /// `--fdlimit`, or without it all that the parent lets us have: the soft limit of 1024 that is
+    /// common is meant for programs that use `select`.
     fn limit_descriptors(&mut self) -> Result<(), Error> {
         let Some(limit) = self.plan.options.fd_limit else {
-            return Ok(());
+            let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+            let raised = Rlimit {
+                current: maximum,
+                maximum,
+            };
+            return setrlimit(Resource::Nofile, raised)
+                .doing(|| "raising the soft limit of descriptors to the hard one");
         };
         let both = Rlimit {
             current: Some(limit),

@@ -22,6 +22,7 @@ pub(crate) fn wanted(tree: &Path, setup: &Setup) -> Option<PathBuf> {
     let gofer = std::env::var_os(VARIABLE)?;
     let usual = Policy::default();
     let by_flags = setup.policy.ids_max == usual.ids_max
+        && setup.policy.descriptors_max == usual.descriptors_max
         && setup.policy.channels_max == usual.channels_max
         && tree.is_dir();
     by_flags.then(|| gofer.into())

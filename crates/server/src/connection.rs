@@ -9,6 +9,7 @@ use host::{DescriptorDir, errno};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use wire::{Errno, Mid, limits};
 
+use crate::budget::Budget;
 use crate::options::{ConnectAs, Mount, MountPoints, Options, Policy};
 use crate::serve;
 use crate::table::FdTable;
@@ -48,13 +49,12 @@ pub(crate) struct NewChannel {
 }
 
 impl Connection {
-    pub(crate) fn new(options: Arc<Options>, mount: Mount) -> Arc<Self> {
+    pub(crate) fn new(options: Arc<Options>, mount: Mount, budget: Budget) -> Arc<Self> {
         let page_bytes = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
-        let ids_max = options.policy.ids_max;
         Arc::new(Self {
             options,
             mount,
-            fds: FdTable::new(ids_max),
+            fds: FdTable::new(budget),
             message_bytes_max: limits::payload_bytes_max(page_bytes),
             closing: AtomicBool::new(false),
             channels: Mutex::default(),

@@ -9,6 +9,7 @@
 //! `ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod connection;
 mod dispatch;
 mod options;

@@ -41,9 +41,14 @@ pub struct Policy {
     pub host_fifo: bool,
     /// Whether the mount point itself is donated (`--directfs`).
     pub donate_mount: bool,
-    /// Ids one connection may hold.
+    /// Descriptors the process may have open (`RLIMIT_NOFILE`). Half of them is promised to the
+    /// connections in equal parts, the rest is for whoever asks first; past that, `EMFILE`.
+    pub descriptors_max: usize,
+    /// Ids one connection may hold, each of which is a descriptor; past that, `EMFILE`.
     pub ids_max: usize,
-    /// Channels one connection may ever make.
+    /// Channels one connection may ever make; past that, `ENOMEM`. Each costs a thread, a window
+    /// of 2 MiB and, while a request runs, at most three messages of 2 MiB (request, data, reply);
+    /// the socket costs the same without the window. So this also bounds what is buffered.
     pub channels_max: usize,
 }
 
@@ -53,6 +58,7 @@ impl Default for Policy {
             host_uds: HostUds::default(),
             host_fifo: false,
             donate_mount: false,
+            descriptors_max: usize::MAX,
             ids_max: usize::MAX,
             // Every client asks for 2 to 4.
             channels_max: 4,

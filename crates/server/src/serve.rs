@@ -11,6 +11,7 @@ use wire::limits::{PREAD_REPLY_FIXED_BYTES, PWRITE_FIXED_BYTES};
 use wire::msg::data::PRead;
 use wire::{Decode, Errno, Mid};
 
+use crate::budget::{Budget, Shares};
 use crate::connection::Connection;
 use crate::dispatch::{Request, dispatch};
 use crate::options::{Mount, Options};
@@ -36,15 +37,21 @@ impl Server {
         }
     }
 
-    /// Serves one connection on this thread until its client leaves or breaks the protocol.
+    /// Serves one connection on this thread until its client leaves or breaks the protocol. It
+    /// may use everything the policy lets the process have open.
     ///
     /// # Errors
     /// What [`Options::on_thread`] said; then no byte of the client was read.
     pub fn serve_one(&self, socket: OwnedFd, mount: Mount) -> Result<(), String> {
+        let alone = Shares::new(&self.options.policy, 1);
+        self.serve_within(alone.budget(), socket, mount)
+    }
+
+    fn serve_within(&self, budget: Budget, socket: OwnedFd, mount: Mount) -> Result<(), String> {
         if let Some(on_thread) = &self.options.on_thread {
             on_thread(&mount)?;
         }
-        let conn = Connection::new(Arc::clone(&self.options), mount);
+        let conn = Connection::new(Arc::clone(&self.options), mount, budget);
         socket_loop(&conn, &Socket::new(socket));
         conn.close();
         Ok(())
@@ -71,6 +78,7 @@ impl Server {
             )?;
             waiting.push(Some(connection));
         }
+        let shares = Shares::new(&self.options.policy, waiting.len());
         let mut alive = waiting.len();
         let mut events = Vec::with_capacity(16);
         while alive > 0 {
@@ -83,7 +91,7 @@ impl Server {
                 let index = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
                 if let Some((socket, mount)) = waiting.get_mut(index).and_then(Option::take) {
                     epoll::delete(&watch, &socket)?;
-                    if !self.start(socket, mount, &ended) {
+                    if !self.start(shares.budget(), socket, mount, &ended) {
                         alive -= 1;
                     }
                 }
@@ -93,12 +101,12 @@ impl Server {
     }
 
     /// Whether the connection has its thread. One that gets none is over; the others live on.
-    fn start(&self, socket: OwnedFd, mount: Mount, ended: &Arc<OwnedFd>) -> bool {
+    fn start(&self, budget: Budget, socket: OwnedFd, mount: Mount, ended: &Arc<OwnedFd>) -> bool {
         let (server, ended) = (self.clone(), Arc::clone(ended));
         let path = mount.path.escape_ascii().to_string();
         let served = path.clone();
         let serve = move || {
-            if let Err(refused) = server.serve_one(socket, mount) {
+            if let Err(refused) = server.serve_within(budget, socket, mount) {
                 server.failed(&format!("{served}: {refused}"));
             }
             // Cannot fail: the counter is far from full. Were it so, `run` would wait on.

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use host::{Kind, dir::Devices};
 use wire::{Errno, FdId, OpenFlags};
 
+use crate::budget::Budget;
+
 /// A file at a place in the tree.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -96,24 +98,27 @@ struct Slot {
     entry: Option<Entry>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    budget: Budget,
 }
 
 /// The ids of one connection.
 #[derive(Debug)]
 pub(crate) struct FdTable {
     slots: RwLock<Slots>,
-    ids_max: usize,
 }
 
 impl FdTable {
-    pub(crate) fn new(ids_max: usize) -> Self {
+    pub(crate) fn new(budget: Budget) -> Self {
         Self {
-            slots: RwLock::default(),
-            ids_max: ids_max.min(u32::MAX as usize - 1),
+            slots: RwLock::new(Slots {
+                slots: Vec::new(),
+                free: Vec::new(),
+                budget,
+            }),
         }
     }
 
@@ -158,7 +163,7 @@ impl FdTable {
     /// # Errors
     /// `MFILE` if the client holds as many as it may.
     pub(crate) fn insert(&self, entry: Entry) -> Result<FdId, Errno> {
-        self.write().insert(entry, self.ids_max)
+        self.write().insert(entry)
     }
 
     /// Gives both entries an id, or none.
@@ -167,8 +172,8 @@ impl FdTable {
     /// `MFILE` if the client holds as many as it may.
     pub(crate) fn insert_two(&self, one: Entry, two: Entry) -> Result<(FdId, FdId), Errno> {
         let mut slots = self.write();
-        let first = slots.insert(one, self.ids_max)?;
-        match slots.insert(two, self.ids_max) {
+        let first = slots.insert(one)?;
+        match slots.insert(two) {
             Ok(second) => Ok((first, second)),
             Err(errno) => {
                 slots.remove(first);
@@ -204,16 +209,17 @@ impl Slots {
             .flatten()
     }
 
-    fn insert(&mut self, entry: Entry, ids_max: usize) -> Result<FdId, Errno> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.slots.len() < ids_max => {
-                self.slots.push(Slot::default());
-                // `ids_max` is below 2^32, see `FdTable::new`.
-                (self.slots.len() - 1) as u32
-            }
-            None => return Err(Errno::MFILE),
-        };
+    fn insert(&mut self, entry: Entry) -> Result<FdId, Errno> {
+        // Slot numbers have 32 bits, and one more than the last of them must not wrap.
+        let next = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        if self.free.is_empty() && next == u32::MAX {
+            return Err(Errno::MFILE);
+        }
+        self.budget.take()?;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            next
+        });
         let slot = &mut self.slots[index as usize];
         slot.entry = Some(entry);
         Ok(FdId(
@@ -228,6 +234,7 @@ impl Slots {
             return None;
         }
         let entry = slot.entry.take()?;
+        self.budget.give_back();
         // A slot whose generations are used up stays empty for ever: no number comes twice.
         if let Some(next) = slot.generation.checked_add(1) {
             slot.generation = next;
@@ -251,6 +258,16 @@ const fn generation(id: FdId) -> u32 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may fail")]
     use super::*;
+    use crate::budget::Shares;
+    use crate::options::Policy;
+
+    fn table(ids_max: usize) -> FdTable {
+        let policy = Policy {
+            ids_max,
+            ..Policy::default()
+        };
+        FdTable::new(Shares::new(&policy, 1).budget())
+    }
 
     fn file() -> Entry {
         let fd =
@@ -260,7 +277,7 @@ mod tests {
 
     #[test]
     fn ids_start_at_one_and_are_not_used_again() {
-        let table = FdTable::new(10);
+        let table = table(10);
         let first = table.insert(file()).unwrap();
         assert_eq!(first, FdId(1));
         table.remove([first].into_iter());
@@ -272,7 +289,7 @@ mod tests {
 
     #[test]
     fn zero_and_foreign_numbers_name_nothing() {
-        let table = FdTable::new(10);
+        let table = table(10);
         table.insert(file()).unwrap();
         for id in [0, 2, u64::MAX, 1 << 32, 1 << 32 | 1] {
             assert_eq!(table.control(FdId(id)).unwrap_err(), Errno::BADF, "{id:#x}");
@@ -281,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_one_more_and_takes_it_after_a_close() {
-        let table = FdTable::new(2);
+        let table = table(2);
         let first = table.insert(file()).unwrap();
         assert_eq!(table.insert_two(file(), file()).unwrap_err(), Errno::MFILE);
         table.insert(file()).unwrap();
