@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::path::DecInt;
@@ -100,11 +101,27 @@ pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> Result<(), Errno> {
     retry(|| rustix::net::listen(socket, backlog))
 }
 
-/// `accept4(2)`, never waiting.
+/// `accept4(2)`, not waiting: also if the client, whose descriptor shares our file description, has
+/// made the socket one that waits.
 ///
 /// # Errors
 /// The host's; `AGAIN` if nobody is there.
 pub fn accept(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    if !is_ready(socket)? {
+        return Err(Errno::AGAIN);
+    }
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     retry(|| rustix::net::accept_with(socket, flags))
+}
+
+/// Whether anything is to be had at once: a peer, or an error.
+fn is_ready(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // A socket that does not listen is ready to be written to, or has hung up: its error is told.
+    let interest = PollFlags::IN | PollFlags::OUT;
+    let mut fds = [PollFd::from_borrowed_fd(socket, interest)];
+    retry(|| poll(&mut fds, Some(&at_once))).map(|ready| ready > 0)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use client::Error;
 use rig::{Rig, Setup};
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use server::{HostUds, Policy};
 use wire::msg::attr::SetStat;
 use wire::msg::data::FAllocate;
@@ -173,6 +173,21 @@ fn row_07_what_needs_no_path_works_on_deleted_files() {
     assert_eq!(client.fget_xattr(file, b"user.a", 0).unwrap(), b"1");
     assert!(client.open_at(file, 2).is_ok());
     client.listen(bound.id, 1).unwrap();
+    assert_eq!(refused(client.accept(bound.id)), Errno::AGAIN);
+}
+
+#[test]
+fn row_24_accept_does_not_wait_though_the_client_made_its_copy_of_the_socket_wait() {
+    let rig = Rig::new();
+    let client = rig.client();
+    let bound = client
+        .bind_at(rig.new_node(0o600), b"sock", STREAM)
+        .unwrap();
+    client.listen(bound.id, 1).unwrap();
+    rustix::fs::fcntl_setfl(&bound.socket, OFlags::empty()).unwrap();
+    assert_eq!(refused(client.accept(bound.id)), Errno::AGAIN);
+    let _peer = UnixStream::connect(rig.host("sock")).unwrap();
+    client.accept(bound.id).unwrap();
     assert_eq!(refused(client.accept(bound.id)), Errno::AGAIN);
 }
 
