@@ -258,7 +258,6 @@ const FILES: &[Rule] = &[
         "FAllocate; clients only allocate"
     ),
     call!(SYS_ftruncate, Always, [], "SetStat SIZE; channel memory"),
-    call!(SYS_fchmod, Always, [], "SetStat MODE; mode of a new socket"),
     call!(
         SYS_fchmodat,
         Always,
@@ -365,6 +364,7 @@ const SOCKETS: &[Rule] = &[
         "Connect, BindAt"
     ),
     call!(SYS_connect, HostOpen, [], "Connect"),
+    call!(SYS_fchmod, HostCreate, [], "BindAt: mode of a new socket"),
     call!(SYS_bind, HostCreate, [], "BindAt"),
     call!(SYS_listen, HostCreate, [], "Listen"),
     call!(SYS_accept4, HostCreate, [], "Accept"),

@@ -101,6 +101,7 @@ pub(crate) const KILLED: &[Try] = tries![
     "clone, traced": SYS_clone(THREAD | libc::CLONE_PTRACE, 0, 0, 0, 0);
     "clone, new user namespace": SYS_clone(THREAD | libc::CLONE_NEWUSER, 0, 0, 0, 0);
     "clone, new mount namespace": SYS_clone(THREAD | libc::CLONE_NEWNS, 0, 0, 0, 0);
+    "rt_sigaction of what tells of violations": SYS_rt_sigaction(libc::SIGSYS, 0, 0, 8);
     // Ids and limits.
     "setuid": SYS_setuid(0);
     "setgid": SYS_setgid(0);
@@ -250,6 +251,7 @@ pub(crate) const SOCKETS: &[Try] = tries![
     "socket, datagram": SYS_socket(libc::AF_UNIX, libc::SOCK_DGRAM | QUIET, 0);
     "socket, packets": SYS_socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | QUIET, 0);
     "connect": SYS_connect(NO, 0, 0);
+    "fchmod of a socket": SYS_fchmod(NO, 0o600);
     "bind": SYS_bind(NO, 0, 0);
     "listen": SYS_listen(NO, 0);
     "accept4": SYS_accept4(NO, 0, 0, 0);
