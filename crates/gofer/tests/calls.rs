@@ -340,7 +340,6 @@ fn lets_through(rule: &Rule, call: &Call, directory: u64) -> bool {
         && rule.arguments.iter().all(|argument| match *argument {
             Arg::Is(index, value) => low(index) == u64::from(value),
             Arg::IsNot(index, value) => low(index) != u64::from(value),
-            Arg::IsNot(index, value) => low(index) != u64::from(value),
             Arg::Has(index, bits) => call.arguments[usize::from(index)] & bits == bits,
             Arg::Lacks(index, bits) => call.arguments[usize::from(index)] & bits == 0,
             Arg::IsDescriptorDirectory(index) => low(index) == directory,
