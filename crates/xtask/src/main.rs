@@ -1,4 +1,4 @@
-//! What CI runs and what anyone can run: `cargo xtask clients | rootfs | check | test | demo | bench`.
+//! What CI runs and what anyone can run: `cargo xtask clients | rootfs | check | test | demo | fuzz | bench`.
 //!
 //! Belongs here: the list of subcommands. Each has a module with a `run` of its own.
 //! Belongs elsewhere: anything the shipped binary needs.
@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod clients;
 mod demo;
+mod fuzz;
 mod packages;
 mod rootfs;
 mod task;
@@ -38,6 +39,8 @@ enum Task {
     Test(test::Args),
     /// Build gofer and run a command in a sandbox it serves
     Demo(demo::Args),
+    /// Fuzz everything that reads what others wrote, with libFuzzer
+    Fuzz(fuzz::Args),
     /// Compare gofer with the Go gofers of the clients: latency, start-up, memory
     #[command(disable_help_flag = true)]
     Bench(bench::Args),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Check => check::run().map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Demo(args) => demo::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
     };
     done.unwrap_or_else(|failure| {

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use crate::{
-    clients, packages, rootfs,
+    clients, fuzz, packages, rootfs,
     task::{self, Failure, cargo, target},
 };
 
@@ -23,6 +23,10 @@ const SEALED: [&str; 8] = [
     "--test",
     "service",
 ];
+
+/// How long each fuzz target runs here, in seconds; with `--long` the other. Few, because the corpora
+/// in the repository are played first and already hold what was found.
+const FUZZ_SECONDS: [u32; 2] = [10, 120];
 
 /// What `cargo xtask test` accepts.
 #[derive(clap::Args)]
@@ -43,6 +47,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     task::run(&mut test(&["--workspace", "--exclude", "e2e"], args, &[]))?;
     // The complete behaviour of a server once more, this time by the sealed process.
     task::run(test(&SEALED, args, &[]).env("RIG_GOFER", target().join("release/gofer")))?;
+    if args.filter.is_none() {
+        fuzz::run_for(&[], FUZZ_SECONDS[usize::from(args.long)], false)?;
+    }
     // Containers are many processes each, and `nothing is left behind` wants a quiet machine.
     task::run(&mut test(
         &["--package", "e2e"],

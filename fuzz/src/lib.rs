@@ -1,0 +1,11 @@
+//! What several fuzz targets share: requests drawn from bytes, a world with canaries, a peer that
+//! owns its side of a window.
+//!
+//! Belongs here: what makes or checks inputs. Belongs elsewhere: the targets (`fuzz_targets`), how
+//! they are built and run (`cargo xtask fuzz`).
+
+pub mod claims;
+pub mod messages;
+pub mod peer;
+pub mod requests;
+pub mod world;
