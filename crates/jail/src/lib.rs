@@ -43,6 +43,7 @@ mod landlock;
 pub mod mount_options;
 mod mounts;
 mod plan;
+pub mod probe;
 mod rpc;
 pub mod seccomp;
 pub mod signals;

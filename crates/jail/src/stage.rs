@@ -336,6 +336,13 @@ impl Default for Report {
     }
 }
 
+impl Report {
+    /// Were mounts made on descriptors (`open_tree`, `move_mount`), with attributes only added?
+    pub fn mounts_by_descriptor(&self) -> bool {
+        self.kernel.trees && self.kernel.attributes
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let yes = |is: bool| if is { "yes" } else { "no" };

@@ -16,6 +16,7 @@ pub mod differential;
 #[cfg(target_arch = "x86_64")]
 mod inject;
 pub mod parent;
+pub mod refused;
 mod sealed;
 mod spawn;
 pub mod watch;

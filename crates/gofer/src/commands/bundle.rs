@@ -74,37 +74,63 @@ pub(super) struct Contents {
     pub(super) binds: Vec<Bind>,
 }
 
+/// A private temporary directory; dropping it removes it.
+#[derive(Debug)]
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes it: mode 0700, a name nobody had.
+    ///
+    /// # Errors
+    /// The temporary directory cannot be written.
+    pub(super) fn new() -> Result<Scratch, Failure> {
+        make_private_dir(&std::env::temp_dir()).map(Scratch)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("gofer: cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
 /// The directory; dropping it removes it.
 #[derive(Debug)]
 pub(super) struct Bundle {
-    dir: PathBuf,
+    dir: Scratch,
 }
 
 impl Bundle {
-    /// Makes the directory (mode 0700, a name nobody had) with its `config.json`.
+    /// Makes the directory with its `config.json`.
     ///
     /// # Errors
     /// The temporary directory cannot be written.
     pub(super) fn new(contents: &Contents) -> Result<Bundle, Failure> {
         let bundle = Bundle {
-            dir: make_private_dir(&std::env::temp_dir())?,
+            dir: Scratch::new()?,
         };
         bundle.write("config.json", config(contents).to_string().as_bytes())?;
         Ok(bundle)
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
 
     /// The container's name: the directory's, so that it is as unique.
     pub(super) fn id(&self) -> &OsStr {
-        self.dir.file_name().unwrap_or_default()
+        self.path().file_name().unwrap_or_default()
     }
 
     /// Writes a file only we can read; returns its path.
     pub(super) fn write(&self, name: &str, contents: &[u8]) -> Result<PathBuf, Failure> {
-        let path = self.dir.join(name);
+        let path = self.path().join(name);
         let mut options = std::fs::OpenOptions::new();
         let made = options.write(true).create_new(true).mode(0o600).open(&path);
         match made.and_then(|mut file| file.write_all(contents)) {
@@ -114,14 +140,6 @@ impl Bundle {
                 path,
                 cause,
             }),
-        }
-    }
-}
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            eprintln!("gofer: cannot remove {}: {error}", self.dir.display());
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Belongs here: command lines and which command runs. Elsewhere: what each does.
 
 mod bundle;
+mod check;
 mod find;
 mod report;
 mod runsc;
@@ -39,6 +40,8 @@ enum Task {
     Runsc(runsc::Args),
     /// Run one command in a sandbox whose files this gofer serves
     Do(sandbox::Args),
+    /// Try which protections a gofer has on this machine; status 1 if one is missing
+    Check(check::Args),
 }
 
 /// Why a command of ours fails, for people.
@@ -91,6 +94,7 @@ fn run_task(name: &OsStr, words: Vec<OsString>) -> Result<ExitStatus, Failure> {
     match cli.command {
         Some(Task::Runsc(args)) => runsc::run(args.runsc, args.args),
         Some(Task::Do(args)) => sandbox::run(args),
+        Some(Task::Check(args)) => check::run(args),
         None => {
             println!("{}", crate::process::version());
             Ok(ExitStatus::default())
