@@ -344,6 +344,7 @@ fn options(globals: &Globals, flags: &GoferFlags, spec: Spec) -> jail::Options {
         },
         devices: DeviceKinds {
             nvidia: globals.nvproxy,
+            nvidia_docker: globals.nvproxy_docker,
             tpu: globals.tpuproxy,
             rdma: globals.rdmaproxy,
         },

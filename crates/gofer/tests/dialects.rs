@@ -624,6 +624,23 @@ fn the_service_of_the_parent_and_the_list_are_let_go_of_before_serving() {
 }
 
 #[test]
+fn the_pin_ring_is_held_until_the_end() {
+    for dialect in DIALECTS {
+        live(
+            dialect,
+            |parent| parent,
+            |_, gofer| {
+                let names = held(gofer);
+                let null = names.iter().filter(|name| *name == "/dev/null").count();
+                // The rig's ring is one more of what the standard descriptors are.
+                let ring = usize::from(dialect == Dialect::V2026_08);
+                assert_eq!(null, 3 + ring, "{names:?}");
+            },
+        );
+    }
+}
+
+#[test]
 fn every_log_format_has_its_shape_in_every_dialect() {
     for dialect in DIALECTS {
         for (format, key) in [("text", ""), ("json", "msg"), ("json-k8s", "log")] {

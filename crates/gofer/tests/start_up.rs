@@ -143,6 +143,49 @@ fn a_bad_global_flag_is_a_usage_error_that_no_log_sees() {
 }
 
 #[test]
+fn a_crash_log_takes_the_place_of_standard_error_and_without_logs_lines_go_there() {
+    let words = "--panic-log-fd=3 gofer --bundle /b --spec-fd=4 --mounts-fd=5";
+    let (output, log) = run("{}", words);
+    assert_eq!(output.status.code(), Some(128));
+    assert!(log.contains("gofer: ") && log.contains("--io-fds"), "{log}");
+    assert!(output.stderr.is_empty(), "it went to the other file");
+
+    let (output, _) = run(
+        "{}",
+        "--alsologtostderr=true gofer --bundle /b --spec-fd=4 --mounts-fd=5",
+    );
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("] Version "), "{stderr}");
+}
+
+#[test]
+fn a_profile_descriptor_is_accepted_with_one_line_and_let_go_of() {
+    // One socket too few, so that the start ends before any mount.
+    let bind = spec(&json!([{ "destination": "/data", "type": "bind", "source": "/tmp" }]));
+    for flag in table_of_profiles() {
+        let words = format!(
+            "--debug-log-fd=3 gofer --bundle /b --spec-fd=4 --mounts-fd=5 --io-fds=6 --{flag}=7"
+        );
+        let (output, log) = run(&bind, &words);
+        assert_eq!(output.status.code(), Some(128), "{log}");
+        let told = log
+            .lines()
+            .filter(|line| line.contains(flag) && line.starts_with('W'));
+        assert_eq!(told.count(), 1, "{flag}: {log}");
+    }
+}
+
+fn table_of_profiles() -> [&'static str; 5] {
+    [
+        "profile-block-fd",
+        "profile-cpu-fd",
+        "profile-heap-fd",
+        "profile-mutex-fd",
+        "trace-fd",
+    ]
+}
+
+#[test]
 fn the_version_lists_the_dialects() {
     let (output, _) = run("{}", "--version");
     let stdout = String::from_utf8(output.stdout).unwrap();

@@ -33,7 +33,7 @@ impl Enabled {
         Self {
             nvidia: nvidia
                 || listed(&|path| path == "/dev/nvidiactl")
-                || (newest && nvidia_hook(spec)),
+                || (newest && nvidia_wish(spec, options.devices.nvidia_docker)),
             tpu: tpu
                 || listed(&|path| {
                     path.starts_with("/dev/accel")
@@ -55,11 +55,11 @@ fn annotated(spec: &Spec, name: &str) -> bool {
     matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
-/// Does a hook ask for NVIDIA devices?
-fn nvidia_hook(spec: &Spec) -> bool {
+/// Does a hook, or what counts as one, ask for NVIDIA devices?
+fn nvidia_wish(spec: &Spec, docker: bool) -> bool {
     let ends = |hooks: &[Hook], end: &str| hooks.iter().any(|hook| hook.path.ends_with(end));
     let cdi = ends(&spec.hooks.create_container, "/nvidia-cdi-hook");
-    if !cdi && !ends(&spec.hooks.prestart, "/nvidia-container-runtime-hook") {
+    if !docker && !cdi && !ends(&spec.hooks.prestart, "/nvidia-container-runtime-hook") {
         return false;
     }
     let mut values = spec
@@ -140,6 +140,48 @@ mod tests {
         };
         assert_eq!(paths(tpu, Dialect::V2024), ["/dev/vfio/7"]);
         assert_eq!(paths(DeviceKinds::default(), Dialect::V2024), [""; 0]);
+    }
+
+    #[test]
+    fn the_newest_dialect_reads_the_wish_for_nvidia_devices_as_its_parent_does() {
+        let wishes = |hooks: &str, variables: &str, docker: bool| {
+            let text = format!(
+                r#"{{"root":{{"path":"/r"}},"linux":{{"devices":[{{"path":"/dev/nvidia0"}}]}},
+                "hooks":{{{hooks}}},"process":{{"env":[{variables}]}}}}"#
+            );
+            let spec = Spec::parse(text.as_bytes(), "/".as_ref()).unwrap();
+            let kinds = DeviceKinds {
+                nvidia_docker: docker,
+                ..DeviceKinds::default()
+            };
+            let of = |dialect| {
+                let spec = spec.clone();
+                !qualifying(&Options {
+                    devices: kinds,
+                    ..Options::new(dialect, spec)
+                })
+                .is_empty()
+            };
+            assert!(!of(Dialect::V2024), "older ones ask for --nvproxy");
+            of(Dialect::V2026)
+        };
+        let all = r#""NVIDIA_VISIBLE_DEVICES=all""#;
+        let none = r#""NVIDIA_VISIBLE_DEVICES=all","NVIDIA_VISIBLE_DEVICES=void""#;
+        let prestart = r#""prestart":[{"path":"/usr/bin/nvidia-container-runtime-hook"}]"#;
+        let cdi = r#""createContainer":[{"path":"/usr/bin/nvidia-cdi-hook"}]"#;
+        for (hooks, variables, docker, wished) in [
+            ("", all, false, false),
+            ("", all, true, true),
+            ("", none, true, false),
+            ("", "", true, false),
+            (prestart, all, false, true),
+            (prestart, none, false, false),
+            (cdi, none, false, true),
+            (cdi, "", false, false),
+        ] {
+            let found = wishes(hooks, variables, docker);
+            assert_eq!(found, wished, "{hooks} {variables} {docker}");
+        }
     }
 
     #[test]

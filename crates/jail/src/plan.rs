@@ -55,8 +55,11 @@ pub struct HostUds {
 /// Which device proxies the flags switch on. Annotations and the spec may add to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeviceKinds {
-    /// `--nvproxy`, `--nvproxy-docker`.
+    /// `--nvproxy`.
     pub nvidia: bool,
+    /// `--nvproxy-docker`: the container's wish for NVIDIA devices is in its environment, no hook
+    /// has to say so.
+    pub nvidia_docker: bool,
     /// `--tpuproxy`.
     pub tpu: bool,
     /// `--rdmaproxy`.

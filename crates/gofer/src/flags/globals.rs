@@ -66,6 +66,7 @@ pub(crate) struct Globals {
     pub(crate) fd_limit: Option<u64>,
     pub(crate) overlay: OverlayScope,
     pub(crate) nvproxy: bool,
+    pub(crate) nvproxy_docker: bool,
     pub(crate) tpuproxy: bool,
     pub(crate) rdmaproxy: bool,
     pub(crate) character_devices: CharacterDevices,
@@ -99,6 +100,7 @@ impl Globals {
             fd_limit: number(&level, "fdlimit").and_then(|n| u64::try_from(n).ok()),
             overlay: overlay(&level),
             nvproxy: switch(&level, "nvproxy", false),
+            nvproxy_docker: switch(&level, "nvproxy-docker", false),
             tpuproxy: switch(&level, "tpuproxy", false),
             rdmaproxy: switch(&level, "rdmaproxy", false),
             character_devices: one_of(
