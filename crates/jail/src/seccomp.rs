@@ -263,6 +263,23 @@ mod tests {
         }
     }
 
+    /// Those of x86-64; the other architecture has no other rows.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_list_in_the_documents_is_what_a_serving_thread_may_call() {
+        let mut left = names(Wants::default());
+        let locked = |name: &&str| {
+            let rule = rows(Wants::default()).find(|rule| rule.name == *name);
+            !rule.is_some_and(|rule| LOCKED_OUT.contains(&rule.number))
+        };
+        left.retain(|name| locked(name) && *name != "clone3");
+        let text = include_str!("../../../docs/jail.md");
+        let (_, list) = text.split_once("<!-- serving thread -->").unwrap();
+        let (list, _) = list.split_once("<!-- end -->").unwrap();
+        let listed: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
+        assert_eq!(listed, left, "{} calls", left.len());
+    }
+
     #[test]
     fn the_filters_compile_for_every_combination() {
         for bits in 0..16_u8 {
