@@ -5,6 +5,8 @@
 //! Needs root: the parent makes namespaces, and file systems are mounted.
 #![allow(clippy::unwrap_used, reason = "a test may die where it stands")]
 
+mod hung;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
