@@ -1,4 +1,5 @@
-//! What CI runs and what anyone can run: `cargo xtask clients | rootfs | check | test | demo | fuzz | bench`.
+//! What CI runs and what anyone can run: `cargo xtask clients | rootfs | check | test | demo | fuzz | bench |
+//! soak | sbom | reproduce`.
 //!
 //! Belongs here: the list of subcommands. Each has a module with a `run` of its own.
 //! Belongs elsewhere: anything the shipped binary needs.
@@ -11,7 +12,10 @@ mod clients;
 mod demo;
 mod fuzz;
 mod packages;
+mod reproduce;
 mod rootfs;
+mod sbom;
+mod soak;
 mod task;
 mod test;
 mod tidy;
@@ -44,6 +48,12 @@ enum Task {
     /// Compare gofer with the Go gofers of the clients: latency, start-up, memory
     #[command(disable_help_flag = true)]
     Bench(bench::Args),
+    /// Serve mixed load for a while and see that nothing grows
+    Soak(soak::Args),
+    /// Write what the binary is made of into target/gofer.cdx.json (CycloneDX)
+    Sbom,
+    /// Build the commit twice in two folders and compare the binaries
+    Reproduce,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +65,9 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
+        Task::Soak(args) => soak::run(&args),
+        Task::Sbom => sbom::run().map(|()| ExitCode::SUCCESS),
+        Task::Reproduce => reproduce::run().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|failure| {
         eprintln!("xtask: {failure}");

@@ -1,0 +1,69 @@
+//! `cargo xtask reproduce`: the release build of one commit, twice, in folders of different names.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::task::{self, Failure, Tried, cargo, workspace};
+
+/// Where the builds happen, below the target folder: paths of different length and depth.
+const FOLDERS: [&str; 2] = ["first", "second/in/a/longer/path"];
+
+/// Builds what is committed, and fails unless both binaries have the same bytes. Takes minutes.
+pub(crate) fn run() -> Result<(), Failure> {
+    let built = FOLDERS.map(|name| build(&task::target().join("reproduce").join(name)));
+    let [first, second] = built;
+    let (first, second) = (read(&first?)?, read(&second?)?);
+    if first == second {
+        println!(
+            "reproducible: both binaries have the same {} bytes",
+            first.len()
+        );
+        return Ok(());
+    }
+    let differ = first.iter().zip(&second).position(|(a, b)| a != b);
+    Err(Failure(format!(
+        "two builds of one commit differ: {} and {} bytes, first at {differ:?}",
+        first.len(),
+        second.len()
+    )))
+}
+
+/// Unpacks the commit into an empty folder and builds it there; the binary.
+fn build(folder: &Path) -> Result<PathBuf, Failure> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).tried(format_args!("cannot empty {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).tried(format_args!("cannot make {}", folder.display()))?;
+    let mut archive = Command::new("git")
+        .args(["archive", "HEAD"])
+        .current_dir(workspace())
+        .stdout(Stdio::piped())
+        .spawn()
+        .tried("cannot start git")?;
+    let packed = archive.stdout.take();
+    let packed = packed.ok_or_else(|| Failure("git has no output".into()))?;
+    task::run(
+        Command::new("tar")
+            .arg("x")
+            .current_dir(folder)
+            .stdin(packed),
+    )?;
+    let archived = archive.wait().tried("cannot wait for git")?;
+    if !archived.success() {
+        return Err(Failure(format!("git archive: {archived}")));
+    }
+    let target = folder.join("target");
+    task::run(
+        cargo(&["build", "--release", "--locked", "--package", "gofer"])
+            .current_dir(folder)
+            .env("CARGO_TARGET_DIR", &target),
+    )?;
+    Ok(target.join("release/gofer"))
+}
+
+fn read(binary: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(binary).tried(format_args!("cannot read {}", binary.display()))
+}
