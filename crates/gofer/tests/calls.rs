@@ -299,22 +299,9 @@ fn observe(dialect: Dialect, flags: &[&str], sockets: bool) -> (Vec<Call>, u64) 
     }
     drop((client, reader, volumes));
     gofer.sentry_exit = None;
-    // Its end is watched too.
-    gofer.sockets.clear();
-    let calls = || gofer.calls();
-    let over = libc_exit_group();
-    wait_until(|| calls().iter().any(|call| call.number == over));
-    let calls = calls();
+    let watch = gofer.watch();
     assert_eq!(gofer.wait().unwrap(), Ended::Status(0), "{}", house.log());
-    (calls, directory)
-}
-
-fn libc_exit_group() -> i64 {
-    let all = rows(Wants::default());
-    all.into_iter()
-        .find(|rule| rule.name == "exit_group")
-        .unwrap()
-        .number
+    (watch.calls(), directory)
 }
 
 /// The working directory is it; which descriptor is the same.
@@ -328,14 +315,6 @@ fn own_directory(gofer: &Gofer) -> u64 {
         }
     }
     panic!("no descriptor is the working directory");
-}
-
-fn wait_until(done: impl Fn() -> bool) {
-    let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !done() {
-        assert!(std::time::Instant::now() < limit, "it did not come");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
 }
 
 /// Whether the row is what lets this call through.

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::{Value, json};
 
 use crate::spawn::{Plan, spawn};
-use crate::watch::{Call, Watch};
+use crate::watch::Watch;
 
 /// Descriptors on their way to a child are kept above this number, out of the way of theirs.
 const OUT_OF_THE_WAY: i32 = 200;
@@ -193,7 +193,7 @@ impl Parent {
         self
     }
 
-    /// With every system call told to [`Gofer::calls`].
+    /// With every system call told to [`Gofer::watch`].
     #[must_use]
     pub const fn watched(mut self) -> Self {
         self.watched = true;
@@ -433,10 +433,10 @@ impl Gofer {
         &self.argv
     }
 
-    /// The system calls made since the last filter for all threads, if they are watched.
+    /// What is told of its system calls, if they are watched; also after its end.
     #[must_use]
-    pub fn calls(&self) -> Vec<Call> {
-        self.watch.calls()
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
     }
 
     /// Writes the maps of ids that are still to be written, then closes our ends of the sync

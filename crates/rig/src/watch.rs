@@ -20,7 +20,7 @@ pub struct Call {
 
 /// What a gofer has called since its last filter for all threads was in force.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Watch(Arc<Mutex<Vec<Call>>>);
+pub struct Watch(Arc<Mutex<Vec<Call>>>);
 
 /// `BPF_RET | BPF_K`: the filter's one instruction.
 const RETURN: u16 = 6;
@@ -61,7 +61,9 @@ impl Watch {
         Ok(watch)
     }
 
-    pub(crate) fn calls(&self) -> Vec<Call> {
+    /// The calls so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
