@@ -27,6 +27,27 @@ fn a_read_stops_at_the_end_of_the_file_and_touches_nothing_outside_its_range() {
 }
 
 #[test]
+fn a_long_read_arrives_whole_at_any_address() {
+    let content: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&content).unwrap();
+    for at in [0, 1, 8, 28, 32, 63] {
+        for len in [511, 512, 2049, 32 << 10, (32 << 10) + 1, 70_000, 120_000] {
+            let mut room = vec![b'.'; 63 + 120_000 + 1];
+            let read = Bulk::private(&mut room).pread(file.as_fd(), at, len, 3);
+            let bytes = len.min(content.len() - 3);
+            assert_eq!(read, Ok(bytes), "{len} at {at}");
+            assert!(
+                room[at..at + bytes] == content[3..3 + bytes],
+                "{len} at {at}"
+            );
+            let outside = room[..at].iter().chain(&room[at + bytes..]);
+            assert!(outside.copied().all(|byte| byte == b'.'), "{len} at {at}");
+        }
+    }
+}
+
+#[test]
 fn a_range_outside_the_room_or_the_file_s_offsets_is_refused() {
     let file = file_of(10);
     let mut room = [0; 20];
