@@ -5,15 +5,12 @@
 //! Must hold: the state word is the peer's to scribble on. Whether *we* have shut down is known from
 //! private memory only.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use std::thread::{park_timeout, yield_now};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::thread::futex;
 use thiserror::Error;
 
+use crate::sync::{Arc, AtomicBool, AtomicU32, SeqCst, futex, park_timeout, yield_now};
 use crate::wait::Wait;
 use crate::window::Window;
 
@@ -186,15 +183,11 @@ impl Turns {
     /// Waits for our turn; the length of the datagram that is ours to read now, within the window.
     pub(crate) fn receive(&mut self) -> Result<usize, ChannelError> {
         let shared = Arc::as_ref(&self.shared);
-        if shared.state().load(SeqCst) == shared.side.other() {
+        let turned = || shared.state().load(SeqCst) != shared.side.other();
+        if !turned() && !self.wait.spin(turned) {
             let begun = self.wait.begin();
-            if !self
-                .wait
-                .spin(|| shared.state().load(SeqCst) != shared.side.other())
-            {
-                shared.sleep()?;
-            }
-            self.wait.end(begun);
+            shared.sleep()?;
+            self.wait.slept(begun);
         }
         shared.owned().map_err(|error| self.end(error))?;
         let data_len = shared.window.mapping().word32(DATA_LEN_AT).load(SeqCst);
