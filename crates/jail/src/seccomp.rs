@@ -110,12 +110,42 @@ pub fn names(wants: Wants) -> BTreeSet<&'static str> {
 /// The filter of the whole process. What matches no row is not carried out, told, and ends the
 /// process (`violation`); without a handler for the signal, as in other tables, at once.
 pub(crate) fn allow_list(wants: Wants) -> Result<BpfProgram, Error> {
-    let mut chains = Chains::default();
+    let (mut chains, mut hot) = (Chains::default(), Chains::default());
     for rule in rows(wants) {
         chains.add(rule, wants)?;
+        if HOT.contains(&rule.number) {
+            hot.add(rule, wants)?;
+        }
     }
-    chains.compile(SeccompAction::Trap, SeccompAction::Allow)
+    let mut program = passing_on(hot.compile(PASSED_ON, SeccompAction::Allow)?);
+    program.extend(chains.compile(SeccompAction::Trap, SeccompAction::Allow)?);
+    Ok(program)
 }
+
+/// Calls of every request whose arguments are looked at. The kernel remembers which calls a filter
+/// lets through whatever their arguments; for these it runs the filter each time, which is a chain
+/// in the order of the calls' numbers. So their rows come first (measured: half a microsecond of
+/// each request).
+const HOT: [i64; 3] = [libc::SYS_futex, libc::SYS_statx, libc::SYS_openat];
+
+/// Stands for "go on with the next program" until [`passing_on`] has put a jump there.
+const PASSED_ON: SeccompAction = SeccompAction::Log;
+
+/// A program that another one follows: what it does not decide, that one does.
+fn passing_on(mut program: BpfProgram) -> BpfProgram {
+    let length = program.len();
+    for (at, instruction) in program.iter_mut().enumerate() {
+        if (instruction.code, instruction.k) == (RETURN, libc::SECCOMP_RET_LOG) {
+            instruction.code = JUMP;
+            // A filter has at most 4096 instructions.
+            instruction.k = (length - at - 1) as u32;
+        }
+    }
+    program
+}
+
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 
 /// `clone3` hides its flags in memory, out of a filter's sight: "no such call" makes the runtime
 /// use `clone`, whose flags can be seen. Lies under the allow list, which lets the call through.
@@ -278,6 +308,32 @@ mod tests {
         let (list, _) = list.split_once("<!-- end -->").unwrap();
         let listed: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
         assert_eq!(listed, left, "{} calls", left.len());
+    }
+
+    #[test]
+    fn what_the_hot_rows_do_not_decide_is_passed_on() {
+        let decided = seccompiler::sock_filter {
+            code: RETURN,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        };
+        let open = seccompiler::sock_filter {
+            k: libc::SECCOMP_RET_LOG,
+            ..decided.clone()
+        };
+        let jump = |k| seccompiler::sock_filter {
+            code: JUMP,
+            k,
+            ..decided.clone()
+        };
+        assert_eq!(
+            passing_on(vec![open.clone(), decided.clone(), open]),
+            [jump(2), decided.clone(), jump(0)]
+        );
+        let program = allow_list(ALL).unwrap();
+        let logged = |i: &seccompiler::sock_filter| i.k == libc::SECCOMP_RET_LOG;
+        assert!(!program.iter().any(|i| i.code == RETURN && logged(i)));
     }
 
     #[test]
