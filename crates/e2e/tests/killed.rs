@@ -1,0 +1,90 @@
+//! A gofer killed at any moment under a workload: what the application was told is written is on the
+//! host, the container ends, nothing is left behind.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![forbid(unsafe_code)]
+
+use std::{fs, path::Path, thread, time::Duration};
+
+use e2e::{
+    bundle::Bundle,
+    runsc::{Runsc, text},
+    stage::{Release, Stage},
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Makes a file, writes it, moves it into place, and only then says so.
+const WORKLOAD: &str = "echo up; i=0
+while true; do
+    i=$((i + 1))
+    echo \"content $i\" >/mnt/new && mv /mnt/new /mnt/file$i && echo $i
+done";
+
+/// Longest wait before the gofer is killed.
+const KILL_WITHIN: Duration = Duration::from_millis(400);
+
+/// Numbers that look random and are the same each time.
+fn dice(round: u32) -> u32 {
+    round.wrapping_mul(2_654_435_761) >> 8
+}
+
+fn kill_gofers(rounds: u32) {
+    let Some(stage) = Stage::set() else { return };
+    let modes = [&[][..], &["--directfs=false"][..]];
+    let mut acknowledged = 0;
+    for round in 0..rounds {
+        let release = Release::ALL[round as usize % Release::ALL.len()];
+        // The oldest release knows no directfs.
+        let mode = match release {
+            Release::V2022_12 => 0,
+            _ => round as usize / Release::ALL.len() % modes.len(),
+        };
+        let runsc = Runsc::new(&stage, release, modes[mode]);
+        acknowledged += kill_one(&stage, &runsc, dice(round));
+    }
+    assert!(acknowledged > 0, "no workload got as far as its first file");
+}
+
+/// Kills the gofer of one container; how many writes had been acknowledged by then.
+fn kill_one(stage: &Stage, runsc: &Runsc, dice: u32) -> u32 {
+    let volume = runsc.folder().join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    let bundle = Bundle::new(&stage.busybox, WORKLOAD)
+        .readonly_root()
+        .bind(&volume, "/mnt", &["rw"])
+        .write(&runsc.folder().join("bundle"));
+    let mut running = runsc.start(Path::new(&bundle), "killed");
+    running.wait_for_line("up");
+    running.check_server();
+    let gofer = Pid::from_raw(running.gofer_pid()).unwrap();
+    thread::sleep(KILL_WITHIN * (dice % 1000) / 1000);
+    kill_process(gofer, Signal::KILL).unwrap();
+    let output = running.wait();
+    assert!(!output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    // A last line may have been cut by the end.
+    let whole = said.rfind('\n').map_or("", |end| &said[..end]);
+    let last = whole
+        .lines()
+        .filter_map(|line| line.parse::<u32>().ok())
+        .max();
+    let last = last.unwrap_or(0);
+    for number in 1..=last {
+        let content = fs::read_to_string(volume.join(format!("file{number}")));
+        let content = content.unwrap_or_else(|error| panic!("file {number} of {last}: {error}"));
+        assert_eq!(content, format!("content {number}\n"), "of {last}");
+    }
+    runsc.check_nothing_is_left();
+    last
+}
+
+#[test]
+fn a_gofer_killed_under_a_workload_loses_no_acknowledged_write() {
+    kill_gofers(6);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn two_hundred_gofers_killed_under_a_workload_lose_no_acknowledged_write() {
+    kill_gofers(200);
+}
