@@ -624,6 +624,43 @@ fn the_service_of_the_parent_and_the_list_are_let_go_of_before_serving() {
 }
 
 #[test]
+fn a_character_device_is_opened_only_as_the_policy_of_the_newest_dialect_says() {
+    const POLICY: &str = "--character-device-policy=";
+    for (dialect, policy, opens) in [
+        (Dialect::V2022_12, None, true),
+        (Dialect::V2024, None, true),
+        (Dialect::V2026_08, None, false),
+        (Dialect::V2026_08, Some("emulated-only"), false),
+        (Dialect::V2026_08, Some("prefer-emulated"), true),
+        (Dialect::V2026_08, Some("passthrough"), true),
+    ] {
+        let house = House::new();
+        let (kind, all) = (rustix::fs::FileType::CharacterDevice, 0o666.into());
+        let zero = rustix::fs::makedev(1, 5);
+        let node = house.path("root/zero");
+        rustix::fs::mknodat(rustix::fs::CWD, &node, kind, all, zero).unwrap();
+        let parent = house.parent(dialect);
+        let parent = match policy {
+            Some(policy) => parent.flag(&format!("{POLICY}{policy}")),
+            None => parent,
+        };
+        let mut gofer = started(&house, parent);
+        let clients = Clients::connect(&mut gofer);
+        let (client, mounted) = &clients.0[0];
+        let device = client.walk_one(mounted.root.control, b"zero").unwrap();
+        let opened = client.open_at(device.control, 0);
+        if opens {
+            let mut bytes = [7; 8];
+            let read = client.read_at(opened.unwrap().id, 0, &mut bytes).unwrap();
+            assert_eq!(bytes[..read], [0; 8], "{dialect:?} {policy:?}");
+        } else {
+            assert_eq!(refused(opened), Errno::PERM, "{dialect:?} {policy:?}");
+        }
+        left(&house, gofer, clients);
+    }
+}
+
+#[test]
 fn the_pin_ring_is_held_until_the_end() {
     for dialect in DIALECTS {
         live(
