@@ -6,6 +6,8 @@
 
 #[cfg(feature = "commands")]
 mod commands;
+#[cfg(feature = "commands")]
+mod confined;
 mod flags;
 mod hooks;
 mod log;
@@ -29,6 +31,10 @@ fn main() -> ExitCode {
         // The hook installed by then has logged a panic.
         let ended = catch_unwind(AssertUnwindSafe(|| process::run(&words)));
         return ExitCode::from(ended.unwrap_or(STATUS_CRASH));
+    }
+    #[cfg(feature = "commands")]
+    if name == confined::PROCESS_NAME {
+        return ExitCode::from(confined::process::run(&words));
     }
     for_people(&name, words)
 }

@@ -32,6 +32,7 @@ mod capabilities;
 pub mod clock;
 pub mod conf;
 mod devices;
+mod directory;
 mod enter;
 pub mod environment;
 mod error;
@@ -57,6 +58,7 @@ mod walk;
 
 pub use broker::Broker;
 pub use conf::{Conf, Confs};
+pub use directory::{Directory, Ground};
 pub use error::Error;
 pub use inherited::Inherited;
 pub use landlock::LandlockReport;

@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code, reason = "signal handlers have no safe wrapper")]
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use rustix::io::Errno;
 
 /// From now on HUP, INT and TERM end the process with status 128 + number, and QUIT with 2, as
@@ -25,6 +27,32 @@ pub fn exit_on_signals() -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// For a process that ends in its own time: from now on HUP, INT and TERM only make the descriptor
+/// readable. Before any thread starts; programs started through the standard library get them
+/// again as usual.
+///
+/// # Errors
+/// The host's errno.
+pub fn wait_for_termination() -> Result<OwnedFd, Errno> {
+    // SAFETY: all zeroes is a set that `sigemptyset` may overwrite; it outlives all calls here.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above; the numbers are valid, and the old mask is not asked for.
+    let fd = unsafe {
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if fd < 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL));
+    }
+    // SAFETY: the call has just made it, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 extern "C" fn leave(signal: libc::c_int) {

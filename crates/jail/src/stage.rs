@@ -12,6 +12,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::broker::Broker;
 use crate::build;
+use crate::directory::Ground;
 pub use crate::enter::Mounted;
 use crate::error::Doing;
 use crate::landlock::{LandlockReport, Tree};
@@ -80,7 +81,7 @@ impl Starting {
     }
 }
 
-fn demand_one_thread() -> Result<(), Error> {
+pub(crate) fn demand_one_thread() -> Result<(), Error> {
     let tasks = std::fs::read_dir("/proc/self/task")
         .map(Iterator::count)
         .unwrap_or(1);
@@ -246,6 +247,14 @@ impl Confined {
             })
             .collect();
         report.landlock = landlock::restrict(&trees).map_err(|e| Error::Seal(e.to_string()))?;
+        if report.ground == Ground::Host && !report.landlock.is_enforced() {
+            return Err(Error::Seal(
+                "this kernel allows neither a mount namespace nor a chroot nor Landlock, so \
+                 nothing would keep a client from other files; run as root, or allow user \
+                 namespaces"
+                    .to_owned(),
+            ));
+        }
         drop(root);
 
         let wants = Wants {
@@ -308,6 +317,8 @@ pub struct Sealed {
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
     pub(crate) kernel: Kernel,
+    /// What keeps the host's other files away, beside Landlock and seccomp.
+    pub ground: Ground,
     /// Is the own descriptor directory a mount of its own?
     pub detached: bool,
     /// Is `/proc/<pid>` closed to others?
@@ -324,6 +335,9 @@ impl Default for Report {
             kernel: Kernel {
                 trees: false,
                 attributes: false,
+            },
+            ground: Ground::Mounts {
+                user_namespace: false,
             },
             detached: false,
             undumpable: false,
@@ -348,10 +362,11 @@ impl fmt::Display for Report {
         let yes = |is: bool| if is { "yes" } else { "no" };
         write!(
             f,
-            "seccomp: {} calls; Landlock: {}; mounts by descriptor: {}, attributes added only: {}; \
+            "seccomp: {} calls; Landlock: {}; root: {}; mounts by descriptor: {}, attributes added only: {}; \
              detached descriptor directory: {}; undumpable: {}",
             self.calls,
             self.landlock,
+            self.ground,
             yes(self.kernel.trees),
             yes(self.kernel.attributes),
             yes(self.detached),
