@@ -12,20 +12,55 @@ use crate::task::{Failure, Tried, workspace};
 /// Where `unsafe` may stand, as folders or files below `crates/`.
 const UNSAFE_ALLOWED: [&str; 4] = ["channel", "jail", "hook", "rig"];
 
+/// Pages that say which test shows what, below the workspace.
+const NAMING_TESTS: [&str; 3] = [
+    "docs/budgets.md",
+    "docs/threat-model.md",
+    "docs/weak-spots.md",
+];
+/// A word in backticks with at least so many underscores is a test's name: a sentence.
+const UNDERSCORES_MIN: usize = 4;
+
 /// Looks at every Rust file of the workspace; all findings in one failure.
 pub(crate) fn run() -> Result<(), Failure> {
     let crates = workspace().join("crates");
     let mut findings = Vec::new();
+    let mut sources = String::new();
     for path in rust_files(&crates)? {
-        let text =
-            fs::read_to_string(&path).tried(format_args!("cannot read {}", path.display()))?;
+        let text = read(&path)?;
         let name = path.strip_prefix(&crates).unwrap_or(&path).to_path_buf();
         findings.extend(of_file(&name, &text));
+        sources.push_str(&text);
+    }
+    for name in NAMING_TESTS {
+        let text = read(&workspace().join(name))?;
+        let missing = missing_tests(&text, &sources);
+        let finding = |test| format!("{name}: there is no test {test}");
+        findings.extend(missing.into_iter().map(finding));
     }
     if findings.is_empty() {
         return Ok(());
     }
     Err(Failure(format!("tidy:\n{}", findings.join("\n"))))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).tried(format_args!("cannot read {}", path.display()))
+}
+
+/// Tests that a page names in backticks, and that no source has. `row_05` stands for the one test
+/// that begins so.
+fn missing_tests<'a>(page: &'a str, sources: &str) -> Vec<&'a str> {
+    let quoted = page.split('`').skip(1).step_by(2);
+    let names = quoted.filter_map(|word| word.rsplit("::").next());
+    let missing = names.filter(|name| {
+        let is_row = name.starts_with("row_");
+        let is_sentence = name.matches('_').count() >= UNDERSCORES_MIN
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let end = if is_row { "_" } else { "(" };
+        (is_row || is_sentence) && !sources.contains(&format!("fn {name}{end}"))
+    });
+    missing.collect()
 }
 
 fn rust_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
@@ -88,6 +123,15 @@ fn of_line(name: &Path, line: &str) -> [(bool, &'static str); 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_that_a_page_names_must_exist() {
+        let sources = "fn this_is_a_test_s_name() {}\nfn row_05_names() {}\n";
+        let page =
+            "`this_is_a_test_s_name`, `x::row_05`, `two_words`, `gone_is_a_test_s_name`, `row_06`";
+        let missing = missing_tests(page, sources);
+        assert_eq!(missing, ["gone_is_a_test_s_name", "row_06"]);
+    }
 
     #[test]
     fn each_rule_finds_its_violation_and_names_the_line() {
