@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use client::{Client, Error};
+use rig::mount_service::MountService;
 use rig::parent::{Dialect, Ended, Gofer, IdMaps, Parent, write_bundle};
 use serde_json::json;
 use tempfile::TempDir;
@@ -251,4 +252,91 @@ fn ids_that_are_not_mapped_end_the_start_with_their_numbers() {
         let log = fs::read_to_string(house.path("log")).unwrap();
         assert!(log.contains(expected), "{log}");
     }
+}
+
+/// Starts a v2026-08 gofer with shifted ids whose parent opens sources for it.
+fn serves_through_its_parent(house: &House) -> (Gofer, Vec<serde_json::Value>) {
+    let parent = house.parent(Dialect::V2026_08).id_maps(maps(0, MANY));
+    let mut gofer = parent.start().unwrap();
+    let service = MountService::start(gofer.rpc.take().unwrap(), gofer.pid);
+    gofer.release();
+    assert!(!gofer.mounts().unwrap().is_empty(), "{}", house.log());
+    (gofer, service.requests().unwrap())
+}
+
+/// Changes the one mount of a house.
+fn change_mount(house: &House, change: impl FnOnce(&mut serde_json::Value)) {
+    let config = house.path("config.json");
+    let mut spec: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    change(&mut spec["mounts"][0]);
+    fs::write(config, spec.to_string()).unwrap();
+}
+
+#[test]
+fn the_newest_parent_opens_a_source_below_a_directory_that_the_ids_may_not_enter() {
+    let house = House::new();
+    fs::create_dir(house.path("hidden")).unwrap();
+    let closed = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(house.path("hidden"), closed).unwrap();
+    fs::rename(house.path("volume"), house.path("hidden/volume")).unwrap();
+    let source = house.path("hidden/volume");
+    change_mount(&house, |mount| mount["source"] = json!(source));
+
+    let (mut gofer, requests) = serves_through_its_parent(&house);
+    let [request] = requests.as_slice() else {
+        panic!("one mount, one request: {requests:?}");
+    };
+    assert_eq!(request["method"], "goferToHostRPC.OpenMount");
+    assert_eq!(request["arg"]["Mount"]["source"], json!(source));
+    // Bind, recursive, read-only.
+    assert_eq!(request["arg"]["Flags"], 4096 + 16384 + 1);
+    gofer.sockets.remove(0);
+    let (client, mounted) = Client::connect(gofer.take_socket().unwrap()).unwrap();
+    let file = client.walk_one(mounted.root.control, b"file").unwrap();
+    assert!(client.open_at(file.control, 0).is_ok());
+    let refusal = refused(make(&client, mounted.root.control, 0));
+    assert_eq!(refusal, Errno::ROFS, "read-only all the same");
+    assert_minimal(&gofer);
+    drop(client);
+    gofer.sentry_exit = None;
+    assert_eq!(gofer.wait().unwrap(), Ended::Status(0), "{}", house.log());
+}
+
+#[test]
+fn the_newest_parent_maps_the_ids_of_a_mount() {
+    let house = House::new();
+    // On disk it is root's; mapped, it is the container's first user's.
+    for name in ["volume", "volume/file"] {
+        chown(house.path(name), Some(0), Some(0)).unwrap();
+    }
+    let only_owner = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(house.path("volume/file"), only_owner).unwrap();
+    let map = json!([{ "containerID": 0, "hostID": HOST_ID, "size": MANY }]);
+    change_mount(&house, |mount| {
+        mount["options"] = json!(["rbind", "noexec"]);
+        mount["uidMappings"] = map.clone();
+        mount["gidMappings"] = map.clone();
+    });
+    let (mut gofer, requests) = serves_through_its_parent(&house);
+    assert_eq!(requests[0]["arg"]["Mount"]["uidMappings"], map);
+    let mounts = fs::read_to_string(gofer.proc("mountinfo")).unwrap();
+    let line = mounts
+        .lines()
+        .find(|line| line.contains(" /data "))
+        .unwrap();
+    for attribute in ["nosuid", "noexec", "idmapped"] {
+        assert!(line.contains(attribute), "{attribute}: {line}");
+    }
+    gofer.sockets.remove(0);
+    let (client, mounted) = Client::connect(gofer.take_socket().unwrap()).unwrap();
+    let root = mounted.root.control;
+    let file = client.walk_one(root, b"file").unwrap();
+    assert_eq!(client.fstat(file.control).unwrap().uid, 0);
+    assert!(client.open_at(file.control, 0).is_ok());
+    make(&client, root, 7).unwrap();
+    let made = fs::metadata(house.path("volume/new")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (7, 7), "as the disk has it");
+    drop(client);
+    gofer.sentry_exit = None;
+    assert_eq!(gofer.wait().unwrap(), Ended::Status(0), "{}", house.log());
 }
