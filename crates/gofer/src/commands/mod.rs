@@ -1,4 +1,4 @@
-//! What people call: `gofer runsc`, `gofer do`, and the binary under a runtime's name.
+//! What people call: `gofer runsc`, `gofer do`, `gofer serve`, and the binary under a runtime's name.
 //!
 //! Belongs here: command lines and which command runs. Elsewhere: what each does.
 
@@ -8,6 +8,7 @@ mod find;
 mod report;
 mod runsc;
 mod sandbox;
+mod serve;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ enum Task {
     Runsc(runsc::Args),
     /// Run one command in a sandbox whose files this gofer serves
     Do(sandbox::Args),
+    /// Serve directories to whoever connects to a socket, each connection confined by itself
+    Serve(serve::Args),
     /// Try which protections a gofer has on this machine; status 1 if one is missing
     Check(check::Args),
 }
@@ -94,6 +97,7 @@ fn run_task(name: &OsStr, words: Vec<OsString>) -> Result<ExitStatus, Failure> {
     match cli.command {
         Some(Task::Runsc(args)) => runsc::run(args.runsc, args.args),
         Some(Task::Do(args)) => sandbox::run(args),
+        Some(Task::Serve(args)) => serve::run(&args),
         Some(Task::Check(args)) => check::run(args),
         None => {
             println!("{}", crate::process::version());
