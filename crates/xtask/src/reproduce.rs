@@ -1,7 +1,12 @@
 //! `cargo xtask reproduce`: the release build of one commit, twice, in folders of different names.
+//!
+//! Must hold: what it takes to get the same bytes is an environment that anybody can set, see
+//! `docs/threat-model.md`; nothing here changes the sources or the result.
 
 use std::{
-    fs,
+    env,
+    ffi::OsString,
+    fs, iter,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -10,6 +15,9 @@ use crate::task::{self, Failure, Tried, cargo, workspace};
 
 /// Where the builds happen, below the target folder: paths of different length and depth.
 const FOLDERS: [&str; 2] = ["first", "second/in/a/longer/path"];
+
+/// The wrapper of `.cargo/config.toml`, to be found on the PATH.
+const WRAPPER: &str = "rustc-static";
 
 /// Builds what is committed, and fails unless both binaries have the same bytes. Takes minutes.
 pub(crate) fn run() -> Result<(), Failure> {
@@ -59,9 +67,19 @@ fn build(folder: &Path) -> Result<PathBuf, Failure> {
     task::run(
         cargo(&["build", "--release", "--locked", "--package", "gofer"])
             .current_dir(folder)
-            .env("CARGO_TARGET_DIR", &target),
+            .env("CARGO_TARGET_DIR", &target)
+            // Cargo mixes the wrapper's path, as it is told it, into the names of symbols, and their
+            // order follows from those: told a bare name, it mixes in the same everywhere.
+            .env("RUSTC_WORKSPACE_WRAPPER", WRAPPER)
+            .env("PATH", path_with(&folder.join(".cargo"))?),
     )?;
     Ok(target.join("release/gofer"))
+}
+
+fn path_with(first: &Path) -> Result<OsString, Failure> {
+    let usual = env::var_os("PATH").unwrap_or_default();
+    let all = iter::once(first.to_path_buf()).chain(env::split_paths(&usual));
+    env::join_paths(all).tried("a folder's name cannot be on the PATH")
 }
 
 fn read(binary: &Path) -> Result<Vec<u8>, Failure> {
