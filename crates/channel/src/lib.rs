@@ -9,6 +9,7 @@ pub mod counters;
 pub mod endpoint;
 mod mapping;
 pub mod socket;
+mod sync;
 mod turns;
 pub mod wait;
 pub mod window;
