@@ -101,6 +101,30 @@ impl Client {
             .ok_or(Error::Refused(Errno::NOENT))
     }
 
+    /// The file at a path below `from`, with a new id if the path has any component. Slashes may be
+    /// doubled; links are not followed, not even the last; ids of what lies on the way are closed.
+    ///
+    /// # Errors
+    /// As [`Client::walk`]; `NOENT` if it does not exist, `LOOP` if a link is on the way.
+    pub fn find(&self, from: Inode, path: &[u8]) -> Result<Inode, Error> {
+        let components = path.split(|byte| *byte == b'/');
+        let components: Vec<&[u8]> = components.filter(|c| !c.is_empty()).collect();
+        if components.is_empty() {
+            return Ok(from);
+        }
+        let mut walked = self.walk(from.control, &components)?;
+        let last = match walked.status {
+            WalkStatus::Complete => walked.inodes.pop().ok_or(Errno::NOENT),
+            WalkStatus::Missing => Err(Errno::NOENT),
+            WalkStatus::Symlink => Err(Errno::LOOP),
+        };
+        let passed: Vec<FdId> = walked.inodes.iter().map(|inode| inode.control).collect();
+        if !passed.is_empty() {
+            self.close(&passed)?;
+        }
+        Ok(last?)
+    }
+
     /// Attributes along a path; no ids are made. A first component `""` asks for the start's own.
     ///
     /// # Errors

@@ -393,3 +393,21 @@ fn hundreds_of_clients_come_and_go_and_nothing_stays() {
 fn thousands_of_clients_come_and_go_and_nothing_stays() {
     come_and_go(5000);
 }
+
+#[test]
+fn a_path_is_found_without_following_links_and_leaves_no_ids_behind() {
+    let serve = Serve::start(&["--listen", "socket", "--ids-max", "4"]);
+    fs::create_dir_all(serve.at("tree/a/b")).unwrap();
+    fs::write(serve.at("tree/a/b/c"), "deep").unwrap();
+    std::os::unix::fs::symlink("a", serve.at("tree/link")).unwrap();
+    let (client, mounted) = serve.connect();
+    let errno = |path: &[u8]| client.find(mounted.root, path).unwrap_err().errno();
+    for _ in 0..10 {
+        assert_eq!(client.find(mounted.root, b"/").unwrap(), mounted.root);
+        let found = client.find(mounted.root, b"/a//b/c").unwrap();
+        assert_eq!(found.stat.size, 4);
+        client.close(&[found.control]).unwrap();
+        assert_eq!(errno(b"a/x/c"), Errno::NOENT);
+        assert_eq!(errno(b"link/b"), Errno::LOOP);
+    }
+}
