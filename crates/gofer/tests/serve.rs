@@ -223,6 +223,17 @@ fn only_the_servers_user_and_those_allowed_come_in() {
     };
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    let (_, said) = serve.end();
+    let namespaces = Command::new("unshare")
+        .args(["-Um", "true"])
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .status();
+    if namespaces.is_ok_and(|status| status.success()) {
+        assert!(said.contains("root: user and mount namespace"), "{said}");
+    } else {
+        println!("skipped: this machine has no user namespaces for users");
+    }
 }
 
 #[test]

@@ -86,22 +86,24 @@ impl Directory {
     /// The host refused something that it had no reason to refuse; more than one thread.
     pub fn enter(self) -> Result<Rooted, Error> {
         crate::stage::demand_one_thread()?;
-        let kernel = Kernel::probe(MountCalls::Detect);
         // What we are in when new namespaces are made is found again in them.
         fchdir(&self.dir).doing(|| "entering the directory")?;
+        let own_mounts = self.own_mounts()?;
+        // Only now: who may not mount is not told whether the calls exist.
+        let kernel = Kernel::probe(MountCalls::Detect);
         let Entered {
             ground,
             root,
             mount_holders,
             descriptor_dir: (descriptor_dir, detached),
-        } = match self.own_mounts(kernel)? {
-            Some(user_namespace) => self.leave_mounts(kernel, user_namespace)?,
-            None => self.stay_or_chroot(kernel)?,
+        } = match own_mounts {
+            Some(user_namespace) if kernel.trees => self.leave_mounts(kernel, user_namespace)?,
+            _ => self.stay_or_chroot(kernel)?,
         };
         fchdir(&descriptor_dir).doing(|| "entering the own descriptor directory")?;
         umask(Mode::empty());
         limit_descriptors(self.descriptors_max)?;
-        reduce_capabilities(ground)?;
+        reduce_capabilities(own_mounts == Some(true))?;
         let mut warnings = Vec::new();
         if !detached {
             warnings.push("procfs stays reachable through the own descriptor directory".to_owned());
@@ -129,10 +131,7 @@ impl Directory {
 
     /// Makes a mount namespace; whether a user namespace had to be made with it, or `None` if
     /// neither may be.
-    fn own_mounts(&self, kernel: Kernel) -> Result<Option<bool>, Error> {
-        if !kernel.trees {
-            return Ok(None);
-        }
+    fn own_mounts(&self) -> Result<Option<bool>, Error> {
         match unshare(UnshareFlags::NEWNS) {
             Ok(()) => return Ok(Some(false)),
             Err(Errno::PERM) => {}
@@ -267,15 +266,12 @@ fn own_user_namespace() -> Result<bool, Error> {
 
 /// What acting on files of any owner needs, if we came with it; nothing where we only hold it over
 /// a user namespace of our own: clients then may what our user may.
-fn reduce_capabilities(ground: Ground) -> Result<(), Error> {
-    let keep = match ground {
-        Ground::Mounts {
-            user_namespace: true,
-        } => CapabilitySet::empty(),
-        _ => {
-            let held = rustix::thread::capabilities(None).doing(|| "reading capabilities")?;
-            FILE_OWNERSHIP.intersection(held.permitted)
-        }
+fn reduce_capabilities(own_user_namespace: bool) -> Result<(), Error> {
+    let keep = if own_user_namespace {
+        CapabilitySet::empty()
+    } else {
+        let held = rustix::thread::capabilities(None).doing(|| "reading capabilities")?;
+        FILE_OWNERSHIP.intersection(held.permitted)
     };
     capabilities::reduce_to(keep).map(|_nothing_missing| ())
 }
