@@ -113,7 +113,10 @@ pub(crate) fn begin(
 ///
 /// # Errors
 /// No process, or it cannot confine itself.
-#[allow(dead_code, reason = "for commands that have nothing else to do meanwhile")]
+#[allow(
+    dead_code,
+    reason = "for commands that have nothing else to do meanwhile"
+)]
 pub(crate) fn start(
     serving: &Serving<'_>,
     sockets: &[BorrowedFd<'_>],
