@@ -1,14 +1,17 @@
-//! What people call: `gofer runsc`, `gofer do`, `gofer serve`, and the binary under a runtime's name.
+//! What people call: `gofer runsc`, `gofer do`, `gofer mount` and others, and the binary under a
+//! runtime's name.
 //!
 //! Belongs here: command lines and which command runs. Elsewhere: what each does.
 
 mod bundle;
 mod check;
 mod find;
+mod mount;
 mod report;
 mod runsc;
 mod sandbox;
 mod serve;
+mod umount;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -41,6 +44,10 @@ enum Task {
     Runsc(runsc::Args),
     /// Run one command in a sandbox whose files this gofer serves
     Do(sandbox::Args),
+    /// Mount a directory, through a confined server, or what a server serves
+    Mount(mount::Args),
+    /// Unmount what `gofer mount` has mounted
+    Umount(umount::Args),
     /// Serve directories to whoever connects to a socket, each connection confined by itself
     Serve(serve::Args),
     /// Try which protections a gofer has on this machine; status 1 if one is missing
@@ -64,8 +71,17 @@ pub(crate) enum Failure {
     },
     #[error("{0}")]
     Argument(String),
+    #[error("cannot start {what}: {cause}")]
+    Started {
+        what: &'static str,
+        cause: std::io::Error,
+    },
     #[error(transparent)]
     Hook(#[from] hook::HookError),
+    #[error(transparent)]
+    Confined(#[from] crate::confined::StartError),
+    #[error(transparent)]
+    Mount(#[from] ::mount::MountError),
 }
 
 /// Runs what `name` (`argv[0]`) and the words after it ask for.
@@ -97,6 +113,8 @@ fn run_task(name: &OsStr, words: Vec<OsString>) -> Result<ExitStatus, Failure> {
     match cli.command {
         Some(Task::Runsc(args)) => runsc::run(args.runsc, args.args),
         Some(Task::Do(args)) => sandbox::run(args),
+        Some(Task::Mount(args)) => mount::run(&args),
+        Some(Task::Umount(args)) => umount::run(&args),
         Some(Task::Serve(args)) => serve::run(&args),
         Some(Task::Check(args)) => check::run(args),
         None => {
