@@ -32,11 +32,12 @@ const MISS: u32 = 4;
 /// others want the CPU.
 const REST_MIN: u32 = 8;
 const REST_MAX: u32 = 1 << 10;
-const REST_MAX_BUSY: u32 = 1 << 16;
+const REST_MAX_BUSY: u32 = 1 << 12;
 /// What a failed try multiplies the rest by.
 const REST_GROWS: u32 = 4;
-/// So many quick turns in a row forget all failures.
-const FORGIVEN_AFTER: u32 = 1 << 14;
+/// So many quick turns in a row forget all failures: some milliseconds, longer than a busy machine
+/// leaves a thread its CPU, shorter than the pauses between interruptions of a quiet one.
+const FORGIVEN_AFTER: u32 = 1 << 12;
 /// Two looks at the clock that lie further apart tell that the CPU was taken away between them.
 const TAKEN_AWAY: Duration = Duration::from_micros(100);
 /// Looks at the state between two looks at the clock.
@@ -327,7 +328,7 @@ mod tests {
             pace.looked(Look::TakenAway);
             assert_eq!(pace.bound(), None);
         }
-        assert_eq!(rests[6..], [8192, 32768, 65536]);
+        assert_eq!(rests[6..], [4096, 4096, 4096]);
         rest(&mut pace);
         for _ in 0..FORGIVEN_AFTER {
             pace.looked(Look::Turned);
