@@ -1,23 +1,34 @@
-//! The system calls that each case cannot do without, made by this process itself on the same
-//! files: together with the turns they are the limit.
+//! The system calls that each case cannot do without, on the same files, and made the way a server
+//! that holds `O_PATH` descriptors can: what leads to a file is its own descriptor, never its name.
+//! Together with the turns they are the limit.
+//!
+//! Must hold: the process's working directory is its own descriptor directory, as a server's is.
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
+use channel::Socket;
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RawDir, SeekFrom, StatxFlags, chmodat, chownat, fgetxattr, mkdirat,
+    AtFlags, Mode, OFlags, RawDir, SeekFrom, StatxFlags, chmodat, chownat, getxattr, mkdirat,
     openat, readlinkat_raw, renameat, seek, statx, symlinkat, unlinkat,
 };
 use rustix::io::{pread, pwrite};
 use rustix::process::{Gid, Uid};
 
 use crate::failure::{Result, Tried};
-use crate::tree::{CHAIN, Tree, XATTR};
+use crate::tree::{CHAIN, XATTR};
 
-/// One round of calls; returns the time of its timed part.
-pub(crate) type Calls = Box<dyn FnMut() -> Result<Duration>>;
+/// One round of calls.
+pub(crate) type Work = Box<dyn FnMut() -> Result<()> + Send>;
+
+/// The calls of a case.
+pub(crate) struct Calls {
+    pub(crate) work: Work,
+    /// What removes what `work` leaves behind: no part of the case.
+    pub(crate) after: Option<Work>,
+}
 
 const PIN: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const GETDENTS_BYTES: usize = 65536;
@@ -30,7 +41,7 @@ struct Place {
     file: OwnedFd,
     descriptors: OwnedFd,
     /// To send and to receive one descriptor.
-    socket: (OwnedFd, OwnedFd),
+    sockets: (Socket, Socket),
 }
 
 fn open(dir: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
@@ -38,29 +49,25 @@ fn open(dir: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
 }
 
 impl Place {
-    fn new(tree: &Tree) -> Result<Self> {
-        let root = rustix::fs::open(tree.root(), PIN | OFlags::DIRECTORY, Mode::empty())
-            .tried("the tree")?;
+    fn new(root: &Path) -> Result<Self> {
+        let root =
+            rustix::fs::open(root, PIN | OFlags::DIRECTORY, Mode::empty()).tried("the tree")?;
         let descriptors = rustix::fs::open("/proc/self/fd", OFlags::PATH, Mode::empty())
             .tried("/proc/self/fd")?;
+        let (ours, theirs) = rig::pair();
         Ok(Self {
             work: open(&root, "work", PIN)?,
             file: open(&root, "file", PIN)?,
             root,
             descriptors,
-            socket: rig::pair(),
+            sockets: (Socket::new(ours), Socket::new(theirs)),
         })
     }
 
     /// Passes a descriptor to ourselves and drops what arrives.
     fn pass(&self, fd: &OwnedFd) -> Result<()> {
-        use std::os::fd::AsFd;
         let (mut payload, mut fds) = (Vec::new(), Vec::new());
-        let (ours, theirs) = &self.socket;
-        let sockets = [ours, theirs].map(|end| end.try_clone().map(channel::Socket::new));
-        let [Ok(ours), Ok(theirs)] = sockets else {
-            return Err("no sockets".into());
-        };
+        let (ours, theirs) = &self.sockets;
         ours.send(0, &[], &[fd.as_fd()]).tried("send")?;
         theirs
             .receive(&mut payload, 0, Some(&mut fds))
@@ -69,22 +76,27 @@ impl Place {
     }
 }
 
+fn name_of(fd: &OwnedFd) -> CString {
+    CString::new(fd.as_raw_fd().to_string()).unwrap_or_default()
+}
+
 fn stat_fd(fd: &OwnedFd) -> Result<()> {
     statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
     Ok(())
 }
 
-fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
-    let begun = Instant::now();
-    work()?;
-    Ok(begun.elapsed())
+fn only(work: impl FnMut() -> Result<()> + Send + 'static) -> Calls {
+    Calls {
+        work: Box::new(work),
+        after: None,
+    }
 }
 
-/// The calls of the case of that name; none if none are known.
-pub(crate) fn calls(tree: &Tree, case: &str) -> Result<Option<Calls>> {
-    let place = Place::new(tree)?;
+/// The calls of the case of that name on the files below `root`; none if none are known.
+pub(crate) fn calls(root: &Path, case: &str) -> Result<Option<Calls>> {
+    let place = Place::new(root)?;
     Ok(Some(match case {
-        "fstat" | "fstat_socket" => Box::new(move || timed(|| stat_fd(&place.file))),
+        "fstat" | "fstat_socket" => only(move || stat_fd(&place.file)),
         "walkstat1" => walk_stat(place, 1),
         "walkstat8" => walk_stat(place, 8),
         "walk1_close" => walk_close(place, 1),
@@ -102,8 +114,8 @@ pub(crate) fn calls(tree: &Tree, case: &str) -> Result<Option<Calls>> {
         "create_close_unlink" => create(place),
         "mkdir_rename_rmdir" => mkdir(place),
         "symlink_readlink" => symlink(place),
-        "fgetxattr" => xattr(&place)?,
-        "setstat" => set_mode(&place),
+        "fgetxattr" => xattr(place),
+        "setstat" => set_mode(place),
         _ => return Ok(None),
     }))
 }
@@ -116,105 +128,92 @@ fn names(length: usize) -> Vec<CString> {
 /// All but the last component are opened, the last is only looked at.
 fn walk_stat(place: Place, length: usize) -> Calls {
     let names = names(length);
-    Box::new(move || {
-        timed(|| {
-            let mut held: Option<OwnedFd> = None;
-            for (at, name) in names.iter().enumerate() {
-                let dir = held.as_ref().unwrap_or(&place.root);
-                statx(
-                    dir,
-                    name,
-                    AtFlags::SYMLINK_NOFOLLOW,
-                    StatxFlags::BASIC_STATS,
-                )?;
-                if at + 1 < names.len() {
-                    held = Some(openat(dir, name, PIN, Mode::empty())?);
-                }
+    only(move || {
+        let mut held: Option<OwnedFd> = None;
+        for (at, name) in names.iter().enumerate() {
+            let dir = held.as_ref().unwrap_or(&place.root);
+            statx(
+                dir,
+                name,
+                AtFlags::SYMLINK_NOFOLLOW,
+                StatxFlags::BASIC_STATS,
+            )?;
+            if at + 1 < names.len() {
+                held = Some(openat(dir, name, PIN, Mode::empty())?);
             }
-            Ok(())
-        })
+        }
+        Ok(())
     })
 }
 
 fn walk_close(place: Place, length: usize) -> Calls {
     let names = names(length);
     let mut held: Vec<OwnedFd> = Vec::with_capacity(length);
-    Box::new(move || {
-        timed(|| {
-            for name in &names {
-                let dir = held.last().unwrap_or(&place.root);
-                let fd = openat(dir, name, PIN, Mode::empty())?;
-                stat_fd(&fd)?;
-                held.push(fd);
-            }
-            held.clear();
-            Ok(())
-        })
+    only(move || {
+        for name in &names {
+            let dir = held.last().unwrap_or(&place.root);
+            let fd = openat(dir, name, PIN, Mode::empty())?;
+            stat_fd(&fd)?;
+            held.push(fd);
+        }
+        held.clear();
+        Ok(())
     })
 }
 
 fn open_close(place: Place) -> Calls {
-    let number = place.file.as_raw_fd().to_string();
-    let number = CString::new(number).unwrap_or_default();
+    let number = name_of(&place.file);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Box::new(move || {
-        timed(|| {
-            let fd = openat(&place.descriptors, &number, flags, Mode::empty())?;
-            place.pass(&fd)
-        })
+    only(move || {
+        let fd = openat(&place.descriptors, &number, flags, Mode::empty())?;
+        place.pass(&fd)
     })
 }
 
 fn read(place: &Place, bytes: usize) -> Result<Calls> {
     let file = open(&place.root, "big", OFlags::RDONLY)?;
     let mut buffer = vec![0_u8; bytes];
-    Ok(Box::new(move || {
-        timed(|| {
-            pread(&file, &mut buffer[..], 0)?;
-            Ok(())
-        })
+    Ok(only(move || {
+        pread(&file, &mut buffer[..], 0)?;
+        Ok(())
     }))
 }
 
 fn write(place: &Place, bytes: usize) -> Result<Calls> {
     let file = open(&place.root, "big", OFlags::RDWR)?;
     let buffer = vec![7_u8; bytes];
-    Ok(Box::new(move || {
-        timed(|| {
-            pwrite(&file, &buffer, 0)?;
-            Ok(())
-        })
+    Ok(only(move || {
+        pwrite(&file, &buffer, 0)?;
+        Ok(())
     }))
 }
 
 fn getdents(place: &Place, dir: &str) -> Result<Calls> {
     let dir = open(&place.root, dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
     let mut buffer = vec![MaybeUninit::<u8>::uninit(); GETDENTS_BYTES];
-    Ok(Box::new(move || {
-        timed(|| {
-            seek(&dir, SeekFrom::Start(0))?;
-            let mut entries = RawDir::new(&dir, &mut buffer);
-            while let Some(entry) = entries.next() {
-                entry?;
-            }
-            Ok(())
-        })
+    Ok(only(move || {
+        seek(&dir, SeekFrom::Start(0))?;
+        let mut entries = RawDir::new(&dir, &mut buffer);
+        while let Some(entry) = entries.next() {
+            entry?;
+        }
+        Ok(())
     }))
 }
 
 fn create(place: Place) -> Calls {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    Box::new(move || {
-        timed(|| {
-            let name = c"created-bare";
-            let fd = openat(&place.work, name, flags, Mode::from_raw_mode(0o644))?;
-            chown(&fd)?;
-            stat_fd(&fd)?;
-            place.pass(&fd)?;
-            drop(fd);
-            unlinkat(&place.work, name, AtFlags::empty())?;
-            Ok(())
-        })
+    let path = OFlags::PATH | OFlags::CLOEXEC;
+    only(move || {
+        let name = c"created-bare";
+        let file = openat(&place.work, name, flags, Mode::from_raw_mode(0o644))?;
+        chown(&file)?;
+        let control = openat(&place.descriptors, name_of(&file), path, Mode::empty())?;
+        stat_fd(&control)?;
+        place.pass(&file)?;
+        drop((file, control));
+        unlinkat(&place.work, name, AtFlags::empty())?;
+        Ok(())
     })
 }
 
@@ -225,56 +224,54 @@ fn chown(fd: &OwnedFd) -> Result<()> {
 }
 
 fn mkdir(place: Place) -> Calls {
-    Box::new(move || {
-        timed(|| {
-            let (old, new) = (c"old-bare", c"new-bare");
-            mkdirat(&place.work, old, Mode::from_raw_mode(0o755))?;
-            let fd = openat(&place.work, old, PIN, Mode::empty())?;
-            chown(&fd)?;
-            stat_fd(&fd)?;
-            renameat(&place.work, old, &place.work, new)?;
-            unlinkat(&place.work, new, AtFlags::REMOVEDIR)?;
-            Ok(())
-        })
+    only(move || {
+        let (old, new) = (c"old-bare", c"new-bare");
+        mkdirat(&place.work, old, Mode::from_raw_mode(0o755))?;
+        let fd = openat(&place.work, old, PIN, Mode::empty())?;
+        chown(&fd)?;
+        stat_fd(&fd)?;
+        renameat(&place.work, old, &place.work, new)?;
+        unlinkat(&place.work, new, AtFlags::REMOVEDIR)?;
+        Ok(())
     })
 }
 
 fn symlink(place: Place) -> Calls {
     let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
-    Box::new(move || {
-        let name = c"link-bare";
-        let took = timed(|| {
-            symlinkat(c"../somewhere/else", &place.work, name)?;
-            let fd = openat(&place.work, name, PIN, Mode::empty())?;
-            chown(&fd)?;
-            stat_fd(&fd)?;
-            readlinkat_raw(&fd, c"", &mut buffer[..])?;
-            Ok(())
-        })?;
-        unlinkat(&place.work, name, AtFlags::empty())?;
-        Ok(took)
+    let name = c"link-bare";
+    let work = place.work.try_clone();
+    let mut calls = only(move || {
+        symlinkat(c"../somewhere/else", &place.work, name)?;
+        let fd = openat(&place.work, name, PIN, Mode::empty())?;
+        chown(&fd)?;
+        stat_fd(&fd)?;
+        readlinkat_raw(&fd, c"", &mut buffer[..])?;
+        Ok(())
+    });
+    calls.after = Some(Box::new(move || {
+        let work = work.as_ref().map_err(ToString::to_string)?;
+        unlinkat(work, name, AtFlags::empty())?;
+        Ok(())
+    }));
+    calls
+}
+
+fn xattr(place: Place) -> Calls {
+    let mut buffer = vec![0_u8; 4096];
+    let number = name_of(&place.file);
+    only(move || {
+        // The name of a descriptor of ours: `place` keeps it open.
+        _ = &place;
+        getxattr(&number, XATTR.0, &mut buffer[..])?;
+        Ok(())
     })
 }
 
-fn xattr(place: &Place) -> Result<Calls> {
-    let file = open(&place.root, "file", OFlags::RDONLY)?;
-    let mut buffer = vec![0_u8; 4096];
-    Ok(Box::new(move || {
-        timed(|| {
-            fgetxattr(&file, XATTR.0, &mut buffer[..])?;
-            Ok(())
-        })
-    }))
-}
-
-fn set_mode(place: &Place) -> Calls {
-    let root = place.root.try_clone();
-    Box::new(move || {
-        let root = root.as_ref().map_err(ToString::to_string)?;
-        timed(|| {
-            let mode = Mode::from_raw_mode(0o640);
-            chmodat(root, c"file", mode, AtFlags::empty())?;
-            Ok(())
-        })
+fn set_mode(place: Place) -> Calls {
+    let number = name_of(&place.file);
+    only(move || {
+        let mode = Mode::from_raw_mode(0o640);
+        chmodat(&place.descriptors, &number, mode, AtFlags::empty())?;
+        Ok(())
     })
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use client::{Client, Mounted};
 use rig::parent::{Dialect, Gofer, Parent};
 
+use crate::echo::SPIN_VARIABLE;
 use crate::failure::{Failure, Result, Tried};
 use crate::tree::Tree;
 
@@ -73,6 +74,9 @@ impl Contender {
             .flag("--ignore-cgroups=true");
         if self.dialect != Dialect::V2022_12 {
             parent = parent.flag("--directfs=false");
+        }
+        if let Ok(us) = std::env::var(SPIN_VARIABLE) {
+            parent = parent.variable(&format!("{SPIN_VARIABLE}={us}"));
         }
         let started = Instant::now();
         let mut gofer = parent

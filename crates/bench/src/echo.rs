@@ -1,39 +1,70 @@
-//! The other process of the limits: it answers at once, whatever it is asked.
+//! The other process of the limits: it makes the bare system calls of a case, or none, and answers.
 //!
-//! It waits like our gofer does, so what a turn costs here is what no gofer with such a policy can
-//! go below.
+//! Belongs here: what no gofer with such a policy can go below: the same code for a turn, the same
+//! waiting, nothing decoded, looked up or encoded. Belongs elsewhere: the calls (`bare`).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use channel::{Socket, Wait, WindowFile};
 use client::Client;
 use wire::msg::session::ChannelReply;
 use wire::{Encode, Mid};
 
+use crate::bare::{self, Calls};
 use crate::failure::{Result, Tried};
+use crate::sample::median;
 use crate::session::Waiting;
 
 /// As long as the answer to FStat.
 const ANSWER: [u8; 144] = [0; 144];
 const PAYLOAD_BYTES_MAX: u32 = 2 << 20;
+const REQUEST: [u8; 8] = [0; 8];
 
 /// The hidden command by which the benchmark starts itself again.
 pub(crate) const COMMAND: &str = "echo";
+/// What ours reads too: how long to look before sleeping, instead of the adaptive policy.
+pub(crate) const SPIN_VARIABLE: &str = "GOFER_SPIN_US";
+
+/// Take up the calls of the case that the payload names.
+const PREPARE: Mid = Mid(1000);
+/// Make them once, then answer.
+const WORK: Mid = Mid(1001);
+/// Remove what they left behind.
+const AFTER: Mid = Mid(1002);
+/// Answer.
+const NOTHING: Mid = Mid(1003);
+/// Make them for a while, and answer with the median time of one round.
+const BARE: Mid = Mid(1004);
+const BARE_TIME: Duration = Duration::from_millis(20);
+const BARE_ROUNDS_MAX: usize = 20_000;
 
 /// The other process, while it runs.
 #[derive(Debug)]
 pub(crate) struct Echo {
     child: Child,
-    pub(crate) client: Client,
+    client: Client,
+}
+
+/// A channel to it.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    channel: channel::Client,
+    reply: Vec<u8>,
+    fds: Vec<OwnedFd>,
 }
 
 impl Echo {
-    pub(crate) fn start() -> Result<Self> {
+    /// One that works on the files below `root`.
+    pub(crate) fn start(root: &Path) -> Result<Self> {
         let (ours, theirs) = rig::pair();
         let child = Command::new("/proc/self/exe")
             .arg(COMMAND)
+            .arg(root)
             .stdin(Stdio::from(theirs))
             .spawn()
             .tried("starting the echo")?;
@@ -43,11 +74,74 @@ impl Echo {
         })
     }
 
-    /// One turn there and back.
-    pub(crate) fn channel(&self, waiting: Waiting) -> Result<channel::Client> {
+    fn ask(&self, mid: Mid, request: &[u8]) -> Result<Vec<u8>> {
+        let answer = self.client.request(mid, request).tried("the echo")?;
+        if answer.mid != mid {
+            return Err("the echo failed".into());
+        }
+        Ok(answer.payload)
+    }
+
+    /// Makes it ready for a case; whether it knows its calls.
+    pub(crate) fn prepare(&self, case: &str) -> Result<bool> {
+        Ok(self.ask(PREPARE, case.as_bytes())? == [1])
+    }
+
+    /// Microseconds that the calls alone take there.
+    pub(crate) fn bare(&self) -> Result<f64> {
+        let answer = self.ask(BARE, &[])?;
+        let ns = answer.first_chunk().copied().map(u64::from_le_bytes);
+        Ok(ns.ok_or("the echo has no calls")? as f64 / 1000.0)
+    }
+
+    /// A turn over the socket, with the calls of the case.
+    pub(crate) fn socket_turn(&self, works: bool) -> Result<Duration> {
+        let begun = Instant::now();
+        self.ask(if works { WORK } else { NOTHING }, &REQUEST)?;
+        Ok(begun.elapsed())
+    }
+
+    pub(crate) fn channel(&self, waiting: Waiting) -> Result<Turns> {
         let answer = self.client.request(Mid::CHANNEL, &[]).tried("Channel")?;
         let offer = crate::session::offer(answer)?;
-        channel::Client::connect(offer, waiting.wait()).tried("channel")
+        Ok(Turns {
+            channel: channel::Client::connect(offer, waiting.wait()).tried("channel")?,
+            reply: Vec::new(),
+            fds: Vec::new(),
+        })
+    }
+}
+
+impl Turns {
+    fn call(&mut self, mid: Mid) -> Result<()> {
+        let answered = self
+            .channel
+            .call(mid.0, &REQUEST, &mut self.reply, &mut self.fds)
+            .tried("a turn")?;
+        if answered == mid.0 {
+            return Ok(());
+        }
+        Err("the echo failed".into())
+    }
+
+    /// A turn there and back in which nothing is done.
+    pub(crate) fn turn(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.call(NOTHING)?;
+        Ok(begun.elapsed())
+    }
+
+    /// As many turns as the case takes; its calls are all made in the first.
+    pub(crate) fn case(&mut self, turns: u32) -> Result<Duration> {
+        let begun = Instant::now();
+        self.call(WORK)?;
+        for _ in 1..turns {
+            self.call(NOTHING)?;
+        }
+        let took = begun.elapsed();
+        // What follows an operation of a client takes a turn too, and so keeps the pace.
+        self.call(AFTER)?;
+        Ok(took)
     }
 }
 
@@ -59,33 +153,102 @@ impl Drop for Echo {
     }
 }
 
+/// What is prepared. The lock is free whenever a turn arrives: there is one client.
+#[derive(Clone)]
+struct Prepared(Arc<Mutex<Option<Calls>>>);
+
+impl Prepared {
+    fn set(&self, calls: Option<Calls>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = calls;
+    }
+
+    fn run(&self, mid: Mid) -> Result<()> {
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (mid, calls.as_mut()) {
+            (WORK, Some(calls)) => (calls.work)(),
+            (AFTER, Some(calls)) => calls.after.as_mut().map_or(Ok(()), |after| after()),
+            (NOTHING, _) => Ok(()),
+            _ => Err("nothing is prepared".into()),
+        }
+    }
+
+    /// What it answers with.
+    fn answers(&self, mid: Mid) -> Mid {
+        match self.run(mid) {
+            Ok(()) => mid,
+            Err(why) => {
+                eprintln!("bench: the limit: {why}");
+                Mid::ERROR
+            }
+        }
+    }
+
+    fn bare_ns(&self) -> Result<u64> {
+        let begun = Instant::now();
+        let mut times = Vec::new();
+        while times.is_empty() || (begun.elapsed() < BARE_TIME && times.len() < BARE_ROUNDS_MAX) {
+            let one = Instant::now();
+            self.run(WORK)?;
+            times.push(one.elapsed().as_nanos() as f64);
+            self.run(AFTER)?;
+        }
+        Ok(median(times).ok_or("no time")? as u64)
+    }
+}
+
+/// The waiting that our gofer would do.
+fn wait() -> Wait {
+    let fixed = std::env::var(SPIN_VARIABLE).ok();
+    fixed
+        .and_then(|us| us.parse().ok())
+        .map_or_else(Wait::adaptive, Wait::fixed)
+}
+
 /// What the other process does until its standard input, a socket, is closed.
-pub(crate) fn serve() -> Result<()> {
+pub(crate) fn serve(root: Option<String>) -> Result<()> {
+    let root = PathBuf::from(root.ok_or("no root")?);
+    std::env::set_current_dir("/proc/self/fd").tried("/proc/self/fd")?;
     let socket: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let socket = Socket::new(socket);
-    let wait = Wait::adaptive();
+    let wait = wait();
     let file = WindowFile::new().tried("window file")?;
+    let prepared = Prepared(Arc::default());
     let mut payload = Vec::new();
     while let Ok(header) = socket.receive(&mut payload, PAYLOAD_BYTES_MAX, None) {
-        if Mid(header.mid) == Mid::CHANNEL {
-            offer(&socket, &file, wait.clone())?;
-        } else {
-            socket.send(header.mid, &ANSWER, &[]).tried("answer")?;
-        }
+        let mid = Mid(header.mid);
+        let (mid, answer) = match mid {
+            Mid::CHANNEL => {
+                offer(&socket, &file, wait.clone(), prepared.clone())?;
+                continue;
+            }
+            PREPARE => {
+                let calls = bare::calls(&root, &String::from_utf8_lossy(&payload));
+                let known = matches!(calls, Ok(Some(_)));
+                prepared.set(calls.ok().flatten());
+                (mid, vec![u8::from(known)])
+            }
+            BARE => match prepared.bare_ns() {
+                Ok(ns) => (mid, ns.to_le_bytes().to_vec()),
+                Err(_) => (Mid::ERROR, Vec::new()),
+            },
+            _ => (prepared.answers(mid), ANSWER.to_vec()),
+        };
+        socket.send(mid.0, &answer, &[]).tried("answer")?;
     }
     Ok(())
 }
 
-fn offer(socket: &Socket, file: &WindowFile, wait: Wait) -> Result<()> {
+fn offer(socket: &Socket, file: &WindowFile, wait: Wait, prepared: Prepared) -> Result<()> {
     let (mut server, offer) = channel::Server::open(file, wait).tried("channel")?;
     std::thread::spawn(move || {
-        let mut request = Vec::new();
         if server.accept().is_err() {
             return;
         }
+        let mut request = Vec::new();
         while let Ok(turn) = server.receive() {
             server.copy_request(&mut request, turn.payload_bytes);
-            if server.reply(turn.mid, &ANSWER, &[]).is_err() {
+            let answered = prepared.answers(Mid(turn.mid));
+            if server.reply(answered.0, &ANSWER, &[]).is_err() {
                 return;
             }
         }

@@ -11,7 +11,7 @@ use crate::contender::{Contender, Running};
 use crate::failure::{Failure, Result};
 use crate::proc;
 use crate::requests::sample;
-use crate::results::{Key, Results, Section};
+use crate::results::{Key, RATE, Results, Section};
 use crate::sample::Times;
 use crate::session::{Session, Waiting};
 use crate::tree::Tree;
@@ -123,7 +123,7 @@ fn one(
     let key = Key {
         section: Section::Load,
         case,
-        metric: "rate",
+        metric: RATE,
         unit: "1/s",
     };
     results.add(key, who, summary.count as f64 / took.as_secs_f64());

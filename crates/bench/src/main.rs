@@ -69,7 +69,7 @@ struct Cli {
 fn main() -> ExitCode {
     // Started by ourselves, see `echo`.
     let done = if std::env::args().nth(1).as_deref() == Some(echo::COMMAND) {
-        echo::serve()
+        echo::serve(std::env::args().nth(2))
     } else {
         run(&Cli::parse())
     };

@@ -122,18 +122,18 @@ pub(crate) fn memory(
     rounds: usize,
     results: &mut Results,
 ) -> Result<()> {
+    let channels = channels_of_all(tree, contenders)?;
     for _ in 0..rounds {
         for contender in contenders {
-            for (what, measure) in [
-                (
-                    "memory",
-                    mounted as fn(&Tree, &Contender, &mut Results) -> Result<()>,
-                ),
-                ("memory20", connected),
-                ("memory_per_id", ids),
-            ] {
-                if let Err(why) = measure(tree, contender, results) {
-                    results.note(format!("{what} of {}: {why}", contender.name));
+            let who = &contender.name;
+            let measured = [
+                ("memory", mounted(tree, contender, results)),
+                ("memory20", connected(tree, contender, channels, results)),
+                ("memory_per_id", ids(tree, contender, results)),
+            ];
+            for (what, measured) in measured {
+                if let Err(why) = measured {
+                    results.note(format!("{what} of {who}: {why}"));
                 }
             }
         }
@@ -176,18 +176,37 @@ fn mounted(tree: &Tree, contender: &Contender, results: &mut Results) -> Result<
     Ok(())
 }
 
-/// As many sessions as the server gives to one connection.
-fn all_channels(client: &Client, root: FdId) -> Vec<Session<'_>> {
+/// Sessions until the server gives no more to this connection, or until there are `most`.
+fn open_channels(client: &Client, root: FdId, most: usize) -> Vec<Session<'_>> {
     let more = |_| Session::new(client, root, Waiting::Asleep).ok();
-    (0..CHANNELS_TRIED).map_while(more).collect()
+    (0..most).map_while(more).collect()
 }
 
-fn connected(tree: &Tree, contender: &Contender, results: &mut Results) -> Result<()> {
+/// How many channels each contender gives to one connection: the least of them, so that all hold
+/// the same number.
+fn channels_of_all(tree: &Tree, contenders: &[Contender]) -> Result<usize> {
+    let mut least = CHANNELS_TRIED;
+    for contender in contenders {
+        let running = contender.start(tree, 1)?;
+        let (client, mounted) = &running.clients[0];
+        let given = open_channels(client, mounted.root.control, CHANNELS_TRIED).len();
+        least = least.min(given);
+        running.end()?;
+    }
+    Ok(least)
+}
+
+fn connected(
+    tree: &Tree,
+    contender: &Contender,
+    channels: usize,
+    results: &mut Results,
+) -> Result<()> {
     let running = contender.start(tree, MOUNTS)?;
     let sessions: Vec<_> = running
         .clients
         .iter()
-        .flat_map(|(client, mounted)| all_channels(client, mounted.root.control))
+        .flat_map(|(client, mounted)| open_channels(client, mounted.root.control, channels))
         .collect();
     add_memory(
         results,

@@ -120,7 +120,7 @@ fn print_figure(figure: &Figure, contenders: &[Contender], ours: &str) {
     let over = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
     println!(
         " {:>8} {:>10} {:>8}",
-        shown(over(figure.best_peer(ours), own)),
+        shown(figure.ratio(ours)),
         shown(figure.limit()),
         shown(over(own, figure.limit())),
     );

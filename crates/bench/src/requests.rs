@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bare::{self, Calls};
 use crate::cases::{CASES, Case, FSTAT_SOCKET};
 use crate::contender::{Contender, Running};
-use crate::echo::Echo;
+use crate::echo::{Echo, Turns};
 use crate::failure::{Result, Tried};
 use crate::proc;
 use crate::results::{Key, Results, Section};
@@ -88,8 +87,8 @@ fn measure_waiting(
         Waiting::Asleep => Section::Rows,
         Waiting::Spinning => Section::Spinning,
     };
-    let turn = turn(waiting, effort, section, results)?;
-    let socket_turn = socket_turn(effort, section, results)?;
+    let mut limit = Limit::start(tree, waiting, section, effort.time)?;
+    limit.turns(results)?;
     for case in CASES {
         if !effort.only.is_empty() && !effort.only.iter().any(|name| name == case.name) {
             continue;
@@ -98,12 +97,7 @@ fn measure_waiting(
             results.note("fgetxattr: the tree's file system takes no user attributes".to_owned());
             continue;
         }
-        let turn = if case.name == FSTAT_SOCKET {
-            socket_turn
-        } else {
-            turn
-        };
-        limit(tree, case, turn, effort, section, results)?;
+        limit.case(case, results)?;
         for seat in &mut seats {
             match seat.measure(case, effort.time) {
                 Ok(summary) => {
@@ -145,98 +139,65 @@ pub(crate) fn sample(
     Ok(times)
 }
 
-/// A turn there and back with a process that answers at once.
-fn turn(
-    waiting: Waiting,
-    effort: &Effort,
+/// The process of the limits, and a channel to it.
+struct Limit {
+    echo: Echo,
+    turns: Turns,
     section: Section,
-    results: &mut Results,
-) -> Result<Summary> {
-    let echo = Echo::start()?;
-    let mut channel = echo.channel(waiting)?;
-    let (mut reply, mut fds) = (Vec::new(), Vec::new());
-    let mut operation = || {
-        let begun = Instant::now();
-        channel
-            .call(3, &[0; 8], &mut reply, &mut fds)
-            .tried("a turn")?;
-        Ok(begun.elapsed())
-    };
-    sample(WARM_UP, &mut operation)?;
-    let summary = sample(effort.time, operation)?
-        .summary(None)
-        .ok_or("no turn")?;
-    add_turn(section, "turn", &summary, results);
-    Ok(summary)
+    time: Duration,
 }
 
-fn socket_turn(effort: &Effort, section: Section, results: &mut Results) -> Result<Summary> {
-    let echo = Echo::start()?;
-    let operation = || {
-        let begun = Instant::now();
-        let request = [0; 8];
-        echo.client
-            .request(wire::Mid::FSTAT, &request)
-            .tried("a turn")?;
-        Ok(begun.elapsed())
-    };
-    sample(WARM_UP, operation)?;
-    let summary = sample(effort.time, operation)?
-        .summary(None)
-        .ok_or("no turn")?;
-    add_turn(section, "turn_socket", &summary, results);
-    Ok(summary)
-}
-
-fn add_turn(section: Section, case: &str, summary: &Summary, results: &mut Results) {
-    let case = match section {
-        Section::Spinning => format!("{case}_spinning"),
-        _ => case.to_owned(),
-    };
-    for (metric, value) in [("median", summary.median), ("mean", summary.mean)] {
-        let key = Key {
-            section: Section::More,
-            case: &case,
-            metric,
-            unit: "µs",
-        };
-        results.add_limit(key, value);
-    }
-    results.count(&case, "limit", summary.count);
-}
-
-/// The turns of a case and its bare calls.
-fn limit(
-    tree: &Tree,
-    case: &Case,
-    turn: Summary,
-    effort: &Effort,
-    section: Section,
-    results: &mut Results,
-) -> Result<()> {
-    let Some(calls) = bare::calls(tree, case.name)? else {
-        return Ok(());
-    };
-    let bare = bare_summary(calls, effort.time / 2).tried(case.name)?;
-    let turns = f64::from(case.turns);
-    for (metric, turn, bare) in [
-        ("median", turn.median, bare.median),
-        ("mean", turn.mean, bare.mean),
-    ] {
-        let key = Key {
+impl Limit {
+    fn start(tree: &Tree, waiting: Waiting, section: Section, time: Duration) -> Result<Self> {
+        let echo = Echo::start(&tree.root())?;
+        Ok(Self {
+            turns: echo.channel(waiting)?,
+            echo,
             section,
-            case: case.name,
-            metric,
-            unit: "µs",
-        };
-        results.add_limit(key, turns * turn + bare);
+            time,
+        })
     }
-    results.count(case.name, "limit", bare.count);
-    Ok(())
+
+    /// The turns alone.
+    fn turns(&mut self, results: &mut Results) -> Result<()> {
+        let suffix = match self.section {
+            Section::Spinning => "_spinning",
+            _ => "",
+        };
+        let channel = warmed(self.time, || self.turns.turn())?;
+        let socket = warmed(self.time, || self.echo.socket_turn(false))?;
+        for (case, summary) in [("turn", channel), ("turn_socket", socket)] {
+            results.add_limits(Section::More, &format!("{case}{suffix}"), &summary);
+        }
+        Ok(())
+    }
+
+    /// The turns of a case, in the first of which its bare calls are made.
+    fn case(&mut self, case: &Case, results: &mut Results) -> Result<()> {
+        if !self.echo.prepare(case.name)? {
+            return Ok(());
+        }
+        let summary = if case.name == FSTAT_SOCKET {
+            warmed(self.time, || self.echo.socket_turn(true))
+        } else {
+            warmed(self.time, || self.turns.case(case.turns))
+        };
+        results.add_limits(self.section, case.name, &summary.tried(case.name)?);
+        if self.section == Section::Rows {
+            let key = Key {
+                section: Section::More,
+                case: case.name,
+                metric: "calls",
+                unit: "µs",
+            };
+            results.add_limit(key, self.echo.bare()?);
+        }
+        Ok(())
+    }
 }
 
-fn bare_summary(mut calls: Calls, time: Duration) -> Result<Summary> {
-    sample(WARM_UP / 2, &mut calls)?;
-    let times = sample(time, calls)?;
-    Ok(times.summary(None).ok_or("no call")?)
+fn warmed(time: Duration, mut operation: impl FnMut() -> Result<Duration>) -> Result<Summary> {
+    sample(WARM_UP, &mut operation)?;
+    let times = sample(time, operation)?;
+    Ok(times.summary(None).ok_or("no operation")?)
 }

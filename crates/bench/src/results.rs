@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::sample::{Summary, median};
 
+/// The one metric of which more is better: operations per second.
+pub(crate) const RATE: &str = "rate";
+
 /// Where a figure belongs in the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Section {
@@ -58,10 +61,46 @@ impl Figure {
         median(self.limit.iter().copied())
     }
 
-    /// The lowest value of the others.
+    /// Is more better? Of everything else, less is.
+    fn more_is_better(&self) -> bool {
+        self.metric == RATE
+    }
+
+    /// The best value of the others.
     pub(crate) fn best_peer(&self, ours: &str) -> Option<f64> {
         let peers = self.values.keys().filter(|name| *name != ours);
-        peers.filter_map(|name| self.value(name)).reduce(f64::min)
+        let better = if self.more_is_better() {
+            f64::max
+        } else {
+            f64::min
+        };
+        peers.filter_map(|name| self.value(name)).reduce(better)
+    }
+
+    fn ratio_of(&self, ours: f64, peer: f64) -> f64 {
+        if self.more_is_better() {
+            ours / peer
+        } else {
+            peer / ours
+        }
+    }
+
+    /// How many times better we are than the best peer; below 1, worse. None where nothing was
+    /// used by anybody.
+    pub(crate) fn ratio(&self, ours: &str) -> Option<f64> {
+        let ratio = self.ratio_of(self.value(ours)?, self.best_peer(ours)?);
+        ratio.is_finite().then_some(ratio)
+    }
+
+    /// The lowest such ratio of any round, against whoever was best in it.
+    pub(crate) fn worst_round(&self, ours: &str) -> Option<f64> {
+        let own = self.values.get(ours)?;
+        let peers = self.values.iter().filter(|(name, _)| *name != ours);
+        let ratios = peers.flat_map(|(_, theirs)| {
+            let rounds = own.iter().zip(theirs);
+            rounds.map(|(own, theirs)| self.ratio_of(*own, *theirs))
+        });
+        ratios.reduce(f64::min)
     }
 }
 
@@ -132,6 +171,24 @@ impl Results {
         self.count(case, contender, summary.count);
     }
 
+    /// What the limit's process took for a case.
+    pub(crate) fn add_limits(&mut self, section: Section, case: &str, summary: &Summary) {
+        for (metric, value) in [
+            ("median", summary.median),
+            ("p99", summary.p99),
+            ("mean", summary.mean),
+        ] {
+            let key = Key {
+                section,
+                case,
+                metric,
+                unit: "µs",
+            };
+            self.add_limit(key, value);
+        }
+        self.count(case, "limit", summary.count);
+    }
+
     pub(crate) fn count(&mut self, case: &str, contender: &str, count: usize) {
         let by_contender = self.samples.entry(case.to_owned()).or_default();
         *by_contender.entry(contender.to_owned()).or_default() += count;
@@ -143,5 +200,40 @@ impl Results {
             eprintln!("bench: not measured: {note}");
             self.notes.push(note);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(metric: &'static str, ours: &[f64], peers: [&[f64]; 2]) -> Results {
+        let mut results = Results::default();
+        let key = Key {
+            section: Section::Rows,
+            case: "case",
+            metric,
+            unit: "",
+        };
+        for (name, values) in [("ours", ours), ("old", peers[0]), ("new", peers[1])] {
+            for value in values {
+                results.add(key, name, *value);
+            }
+        }
+        results
+    }
+
+    #[test]
+    fn a_ratio_above_one_is_better_whether_less_or_more_is_wanted() {
+        let times = figure("median", &[2.0, 2.0], [&[8.0, 6.0], &[4.0, 4.0]]);
+        assert_eq!(times.figures[0].ratio("ours"), Some(2.0));
+        let rates = figure(RATE, &[8.0], [&[2.0], &[4.0]]);
+        assert_eq!(rates.figures[0].ratio("ours"), Some(2.0));
+    }
+
+    #[test]
+    fn the_worst_round_is_found_whoever_was_best_in_it() {
+        let times = figure("median", &[2.0, 4.0], [&[8.0, 3.0], &[4.0, 8.0]]);
+        assert_eq!(times.figures[0].worst_round("ours"), Some(0.75));
     }
 }
