@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use channel::Socket;
@@ -15,6 +15,7 @@ use rustix::fs::{
     openat, readlinkat_raw, renameat, seek, statx, symlinkat, unlinkat,
 };
 use rustix::io::{pread, pwrite};
+use rustix::path::DecInt;
 use rustix::process::{Gid, Uid};
 
 use crate::failure::{Result, Tried};
@@ -74,10 +75,6 @@ impl Place {
             .tried("receive")?;
         Ok(())
     }
-}
-
-fn name_of(fd: &OwnedFd) -> CString {
-    CString::new(fd.as_raw_fd().to_string()).unwrap_or_default()
 }
 
 fn stat_fd(fd: &OwnedFd) -> Result<()> {
@@ -162,10 +159,10 @@ fn walk_close(place: Place, length: usize) -> Calls {
 }
 
 fn open_close(place: Place) -> Calls {
-    let number = name_of(&place.file);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     only(move || {
-        let fd = openat(&place.descriptors, &number, flags, Mode::empty())?;
+        let number = DecInt::from_fd(&place.file);
+        let fd = openat(&place.descriptors, number.as_c_str(), flags, Mode::empty())?;
         place.pass(&fd)
     })
 }
@@ -208,7 +205,12 @@ fn create(place: Place) -> Calls {
         let name = c"created-bare";
         let file = openat(&place.work, name, flags, Mode::from_raw_mode(0o644))?;
         chown(&file)?;
-        let control = openat(&place.descriptors, name_of(&file), path, Mode::empty())?;
+        let control = openat(
+            &place.descriptors,
+            DecInt::from_fd(&file).as_c_str(),
+            path,
+            Mode::empty(),
+        )?;
         stat_fd(&control)?;
         place.pass(&file)?;
         drop((file, control));
@@ -258,20 +260,22 @@ fn symlink(place: Place) -> Calls {
 
 fn xattr(place: Place) -> Calls {
     let mut buffer = vec![0_u8; 4096];
-    let number = name_of(&place.file);
     only(move || {
-        // The name of a descriptor of ours: `place` keeps it open.
-        _ = &place;
-        getxattr(&number, XATTR.0, &mut buffer[..])?;
+        let number = DecInt::from_fd(&place.file);
+        getxattr(number.as_c_str(), XATTR.0, &mut buffer[..])?;
         Ok(())
     })
 }
 
 fn set_mode(place: Place) -> Calls {
-    let number = name_of(&place.file);
     only(move || {
-        let mode = Mode::from_raw_mode(0o640);
-        chmodat(&place.descriptors, &number, mode, AtFlags::empty())?;
+        let (number, mode) = (DecInt::from_fd(&place.file), Mode::from_raw_mode(0o640));
+        chmodat(
+            &place.descriptors,
+            number.as_c_str(),
+            mode,
+            AtFlags::empty(),
+        )?;
         Ok(())
     })
 }
