@@ -8,9 +8,15 @@
 
 use crate::Error;
 
-/// How many heaps threads share: what glibc picks by itself for two processors.
+/// How many heaps threads share. Each grows to the most that its threads ever held at a time and
+/// stays there, so with many of them a process that serves for hours grows for hours. A request in
+/// the steady state takes little from a heap, and that from its thread's own cache.
 #[cfg(target_env = "gnu")]
-const HEAPS: i32 = 16;
+const HEAPS: i32 = 2;
+/// Larger pieces are mappings of their own, in bytes: the buffers of messages, which would leave
+/// holes of many sizes in a heap. They live as long as their thread.
+#[cfg(target_env = "gnu")]
+const PIECE_BYTES_MAX: i32 = 16 << 10;
 
 /// Settles it, while nothing else runs.
 ///
@@ -22,6 +28,7 @@ pub(crate) fn settle() -> Result<(), Error> {
     for (parameter, value) in [
         (libc::M_TRIM_THRESHOLD, i32::MAX),
         (libc::M_ARENA_MAX, HEAPS),
+        (libc::M_MMAP_THRESHOLD, PIECE_BYTES_MAX),
     ] {
         // SAFETY: two plain numbers; no memory is handed over.
         if unsafe { libc::mallopt(parameter, value) } == 0 {

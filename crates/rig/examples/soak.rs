@@ -33,7 +33,7 @@ const PER_CONNECTION: usize = 2;
 const FILES_MAX: u64 = 40;
 const CONTENT_BYTES_MAX: u64 = 600_000;
 /// Growth of memory that is more than chance, in KiB per minute.
-const MEMORY_SLOPE_MAX: f64 = 64.0;
+const MEMORY_SLOPE_MAX: f64 = 8.0;
 const O_RDWR: u32 = 2;
 
 fn main() -> ExitCode {

@@ -9,8 +9,16 @@ use crate::{
     task::{self, Failure, cargo, target},
 };
 
-/// What the end-to-end tests start, beyond a minimal Debian: engines and plain tools.
-const PACKAGES: [&str; 4] = ["podman", "docker.io", "debootstrap", "tar"];
+/// What the tests start, beyond a minimal Debian: engines, plain tools, and what makes the disks
+/// that fill up.
+const PACKAGES: [&str; 6] = [
+    "podman",
+    "docker.io",
+    "debootstrap",
+    "tar",
+    "e2fsprogs",
+    "btrfs-progs",
+];
 
 /// The tests whose server may be a process of its own (`rig`).
 const SEALED: [&str; 8] = [

@@ -13,9 +13,10 @@ use crate::task::{Failure, Tried, workspace};
 const UNSAFE_ALLOWED: [&str; 4] = ["channel", "jail", "hook", "rig"];
 
 /// Pages that say which test shows what, below the workspace.
-const NAMING_TESTS: [&str; 5] = [
+const NAMING_TESTS: [&str; 6] = [
     "docs/budgets.md",
     "docs/duties.md",
+    "docs/faults.md",
     "docs/jail.md",
     "docs/threat-model.md",
     "docs/weak-spots.md",
