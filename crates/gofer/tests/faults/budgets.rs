@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 
 use wire::{Errno, Mid};
 
-use crate::{Holdings, House, PER_CONNECTION, header, new_node, take_all};
+use crate::{Holdings, House, PER_CONNECTION, header, new_node, refused, take_all};
 
 /// What one connection may make (`server::Policy`).
 const CHANNELS_MAX: usize = 4;
@@ -101,4 +102,57 @@ fn messages_longer_than_allowed_are_never_buffered_and_the_next_one_is_answered(
     assert_eq!(reply[4..6], Mid::MOUNT.0.to_le_bytes());
     drop((socket, other));
     served.end();
+}
+
+/// Fills a server's first volume with ids of as many different files, checks each, and gives them
+/// back; how many there were.
+fn fill_and_check(house: &House, limit: u64) -> usize {
+    const FILES: usize = 1000;
+    let names: Vec<String> = (0..FILES).map(|number| format!("file{number}")).collect();
+    let inode = |name: &String| {
+        let path = house.volume(0).join(name);
+        _ = File::create(&path).unwrap();
+        fs::metadata(path).unwrap().ino()
+    };
+    let inodes: Vec<u64> = names.iter().map(inode).collect();
+    let mut served = house.start(&[&format!("--fdlimit={limit}")]);
+    let before = served.memory_kib();
+    let (client, root) = served.connect();
+    let (other, other_root) = served.connect();
+    client.open_channels(1).unwrap();
+    let mut ids = Vec::new();
+    for number in 0.. {
+        match client.walk(root, &[names[number % FILES].as_bytes()]) {
+            Ok(walked) => ids.push(walked.inodes[0].control),
+            refusal => {
+                assert_eq!(refused(refusal), Errno::MFILE);
+                break;
+            }
+        }
+    }
+    let bytes = (served.memory_kib() - before) * 1024 / ids.len() as u64;
+    println!("{limit} descriptors: {} ids, {bytes} bytes each", ids.len());
+    // Others have their part, and a file without a name is still what it was.
+    other.mkdir_at(new_node(other_root), b"dir").unwrap();
+    fs::remove_file(house.volume(0).join("file7")).unwrap();
+    for (number, id) in ids.iter().enumerate() {
+        let stat = client.fstat(*id).unwrap();
+        assert_eq!(stat.ino, inodes[number % FILES]);
+        assert_eq!(stat.nlink, u32::from(number % FILES != 7));
+    }
+    for some in ids.chunks(1000) {
+        client.close(some).unwrap();
+    }
+    client.mkdir_at(new_node(root), b"dir").unwrap();
+    drop((client, other));
+    served.end();
+    ids.len()
+}
+
+/// The limit decides, and nothing else does.
+#[test]
+fn ten_times_the_limit_is_ten_times_the_ids_and_each_answers_for_its_own_file() {
+    let few = fill_and_check(&House::new(3), 2_000);
+    let many = fill_and_check(&House::new(3), 20_000);
+    assert!(many > 12_000 && many > 10 * few, "{few} and {many}");
 }
