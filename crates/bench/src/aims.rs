@@ -43,6 +43,8 @@ const NO_COST: &[&str] = &["channels20", "idle_wakeups"];
 /// At most how many times the limit.
 const NEAR: &[&str] = &["fstat", "open_close", "pread4k"];
 const NEAR_MAX: f64 = 1.3;
+/// Landlock is on by default if it costs less of an open.
+const LANDLOCK_MAX: f64 = 0.05;
 
 /// One aim and what was measured.
 #[derive(Debug, PartialEq, serde::Serialize)]
@@ -54,6 +56,22 @@ pub(crate) struct Verdict {
     pub(crate) wanted: f64,
     pub(crate) measured: f64,
     pub(crate) met: bool,
+    /// What the measured ratio is uncertain by, where the aim is no more than "never slower".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) noise: Option<f64>,
+}
+
+impl Verdict {
+    /// In a word or some.
+    pub(crate) fn outcome(&self) -> String {
+        match self.noise {
+            _ if self.met => "met".to_owned(),
+            Some(noise) if self.measured + noise >= self.wanted => {
+                format!("**short**, within ± {noise:.2}")
+            }
+            _ => "**short**".to_owned(),
+        }
+    }
 }
 
 fn at_least(case: &str, metric: &str, wanted: f64, measured: f64) -> Verdict {
@@ -64,6 +82,7 @@ fn at_least(case: &str, metric: &str, wanted: f64, measured: f64) -> Verdict {
         wanted,
         measured,
         met: measured >= wanted,
+        noise: None,
     }
 }
 
@@ -95,7 +114,11 @@ pub(crate) fn verdicts(results: &Results, ours: &str) -> Vec<Verdict> {
     let others = results.figures.iter().filter(|figure| is_other(figure));
     verdicts.extend(others.filter_map(|figure| {
         let measured = figure.ratio(ours)?;
-        Some(at_least(&figure.case, figure.metric, 1.0, measured))
+        let noise = (figure.section == Section::EndToEnd).then(|| figure.noise(ours));
+        Some(Verdict {
+            noise: noise.flatten(),
+            ..at_least(&figure.case, figure.metric, 1.0, measured)
+        })
     }));
     let cpu = results.figures.iter().filter(|figure| {
         matches!(figure.section, Section::Rows | Section::Load) && figure.metric == "cpu"
@@ -108,6 +131,7 @@ pub(crate) fn verdicts(results: &Results, ours: &str) -> Vec<Verdict> {
         NEAR.iter()
             .filter_map(|case| near_the_limit(results, case, ours)),
     );
+    verdicts.extend(confinement(results, ours));
     let idle = results.figure(Section::More, "idle_wakeups", "count");
     verdicts.extend(
         idle.and_then(|figure| figure.value(ours))
@@ -120,7 +144,7 @@ pub(crate) fn verdicts(results: &Results, ours: &str) -> Vec<Verdict> {
 fn is_other(figure: &Figure) -> bool {
     let case = figure.case.as_str();
     let metrics = match figure.section {
-        Section::Rows | Section::More => MAIN_METRICS,
+        Section::Rows | Section::More | Section::EndToEnd => MAIN_METRICS,
         Section::Load => MAIN_METRICS_LOAD,
         _ => return false,
     };
@@ -128,6 +152,21 @@ fn is_other(figure: &Figure) -> bool {
         figure.section == Section::Rows && cases.contains(&case) && of.contains(&figure.metric)
     };
     metrics.contains(&figure.metric) && !NO_COST.contains(&case) && !AIMS.iter().any(has_aim)
+}
+
+/// What Landlock adds to a bare open, as a share of what OpenAt and Close take.
+fn confinement(results: &Results, ours: &str) -> Option<Verdict> {
+    let call = |case| results.figure(Section::More, case, "calls")?.value(ours);
+    let open = results
+        .figure(Section::Rows, "open_close", "median")?
+        .value(ours)?;
+    let share = (call("open_landlock")? - call("open_free")?) / open;
+    Some(at_most(
+        "open_landlock",
+        "share of OpenAt + Close",
+        LANDLOCK_MAX,
+        share,
+    ))
 }
 
 fn near_the_limit(results: &Results, case: &str, ours: &str) -> Option<Verdict> {

@@ -222,15 +222,14 @@ fn connected(
 }
 
 /// Holds control ids of different files.
-pub(crate) fn hold(client: &Client, root: FdId, ids: std::ops::Range<usize>) -> Result<()> {
+pub(crate) fn hold(client: &Client, root: FdId, ids: std::ops::Range<usize>) -> Result<Vec<FdId>> {
     let dir = client.walk_one(root, b"d100000").tried("Walk")?.control;
-    for id in ids {
+    ids.map(|id| {
         let name = format!("f{id:06}");
-        client
-            .walk_one(dir, name.as_bytes())
-            .tried(format_args!("id {id}"))?;
-    }
-    Ok(())
+        let inode = client.walk_one(dir, name.as_bytes());
+        Ok(inode.tried(format_args!("id {id}"))?.control)
+    })
+    .collect()
 }
 
 fn ids(tree: &Tree, contender: &Contender, results: &mut Results) -> Result<()> {

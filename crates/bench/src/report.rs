@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::aims;
 use crate::contender::Contender;
+use crate::markdown;
 use crate::results::{Figure, Results, Section};
 
 /// Where and when.
@@ -18,6 +19,8 @@ pub(crate) struct Setting {
     pub(crate) commit: String,
     pub(crate) date: String,
     pub(crate) tree: String,
+    /// Before the run and after it.
+    pub(crate) load: String,
 }
 
 impl Setting {
@@ -38,17 +41,31 @@ impl Setting {
         let unknown = || "unknown".to_owned();
         Self {
             machine: format!("{model}, {count} CPUs, {}", std::env::consts::ARCH),
-            kernel: said("uname", &["-sr"]).unwrap_or_else(unknown),
+            kernel: said("uname", &["-r"]).unwrap_or_else(unknown),
             commit: said("git", &["describe", "--always", "--dirty"]).unwrap_or_else(unknown),
             date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]).unwrap_or_else(unknown),
             tree,
+            load: load(),
         }
+    }
+
+    /// The run is over.
+    pub(crate) fn end(&mut self) {
+        self.load = format!("{} before the run, {} after it", self.load, load());
     }
 }
 
-fn shown(value: Option<f64>) -> String {
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace()
+        .next()
+        .unwrap_or("unknown")
+        .to_owned()
+}
+
+pub(crate) fn shown(value: Option<f64>) -> String {
     value.map_or_else(
-        || "-".to_owned(),
+        || "–".to_owned(),
         |value| match value.abs() {
             100.0.. => format!("{value:.0}"),
             10.0.. => format!("{value:.1}"),
@@ -57,7 +74,8 @@ fn shown(value: Option<f64>) -> String {
     )
 }
 
-const SECTIONS: [(Section, &str, &str); 4] = [
+/// In the order of the report: the section, its name in the JSON, its title.
+pub(crate) const SECTIONS: [(Section, &str, &str); 7] = [
     (
         Section::Rows,
         "rows",
@@ -69,80 +87,27 @@ const SECTIONS: [(Section, &str, &str); 4] = [
         "One request at a time, client spinning",
     ),
     (Section::Load, "load", "FStat over several channels at once"),
+    (
+        Section::EndToEnd,
+        "end_to_end",
+        "Containers: plain `runsc` and `gofer runsc`",
+    ),
+    (
+        Section::Growth,
+        "growth",
+        "Growth: slopes and their standard errors",
+    ),
+    (
+        Section::Ext4,
+        "ext4",
+        "One request at a time, the tree on a disk's file system",
+    ),
     (Section::More, "more", "Everything else"),
 ];
 
+/// The whole report, on standard output.
 pub(crate) fn print(setting: &Setting, results: &Results, contenders: &[Contender], ours: &str) {
-    let Setting {
-        machine,
-        kernel,
-        commit,
-        date,
-        tree,
-    } = setting;
-    println!("{machine} · Linux {kernel} · commit {commit} · {date} · tree on {tree}");
-    println!("Medians over rounds. ratio: best peer / {ours}. limit: bare turns and system calls.");
-    for (section, _, title) in SECTIONS {
-        let figures: Vec<&Figure> = results
-            .figures
-            .iter()
-            .filter(|figure| figure.section == section)
-            .collect();
-        if figures.is_empty() {
-            continue;
-        }
-        println!("\n## {title}\n");
-        print!("{:22} {:7} {:8}", "case", "metric", "unit");
-        for contender in contenders {
-            print!(" {:>10}", contender.name);
-        }
-        println!(" {:>8} {:>10} {:>8}", "ratio", "limit", "×limit");
-        for figure in figures {
-            print_figure(figure, contenders, ours);
-        }
-    }
-    print_verdicts(results, ours);
-    println!("\n## Samples: operations timed, all rounds together\n");
-    for (case, by_contender) in &results.samples {
-        println!("{case:22} {by_contender:?}");
-    }
-    for note in &results.notes {
-        println!("not measured: {note}");
-    }
-}
-
-fn print_figure(figure: &Figure, contenders: &[Contender], ours: &str) {
-    print!("{:22} {:7} {:8}", figure.case, figure.metric, figure.unit);
-    for contender in contenders {
-        print!(" {:>10}", shown(figure.value(&contender.name)));
-    }
-    let own = figure.value(ours);
-    let over = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-    println!(
-        " {:>8} {:>10} {:>8}",
-        shown(figure.ratio(ours)),
-        shown(figure.limit()),
-        shown(over(own, figure.limit())),
-    );
-}
-
-fn print_verdicts(results: &Results, ours: &str) {
-    let verdicts = aims::verdicts(results, ours);
-    if verdicts.is_empty() {
-        return;
-    }
-    println!("\n## Aims\n");
-    for verdict in verdicts {
-        println!(
-            "{:5} {:22} {:22} {} {:.2}, measured {:.2}",
-            if verdict.met { "met" } else { "SHORT" },
-            verdict.case,
-            verdict.metric,
-            verdict.bound,
-            verdict.wanted,
-            verdict.measured
-        );
-    }
+    println!("{}", markdown::tables(setting, results, contenders, ours));
 }
 
 fn row(figure: &Figure, contenders: &[Contender], ours: &str) -> Value {
@@ -173,6 +138,9 @@ pub(crate) fn json(
         "commit": setting.commit,
         "date": setting.date,
         "tree": setting.tree,
+        "load": setting.load,
+        "settings": results.settings,
+        "curves": results.curves,
         "samples": results.samples,
         "notes": results.notes,
         "aims": aims::verdicts(results, ours),

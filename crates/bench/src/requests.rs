@@ -7,6 +7,7 @@ use crate::contender::{Contender, Running};
 use crate::echo::{Echo, Turns};
 use crate::failure::{Result, Tried};
 use crate::proc;
+use crate::progress::Progress;
 use crate::results::{Key, Results, Section};
 use crate::sample::{Summary, Times};
 use crate::session::{Session, Waiting};
@@ -19,6 +20,8 @@ pub(crate) struct Effort {
     /// For each case, contender and round.
     pub(crate) time: Duration,
     pub(crate) waitings: Vec<Waiting>,
+    /// Where the figures of a sleeping client belong.
+    pub(crate) section: Section,
     /// Cases to measure; all if empty.
     pub(crate) only: Vec<String>,
 }
@@ -38,6 +41,7 @@ pub(crate) fn measure(
     tree: &Tree,
     contenders: &[Contender],
     effort: &Effort,
+    progress: &Progress,
     results: &mut Results,
 ) -> Result<()> {
     for round in 0..effort.rounds {
@@ -59,7 +63,7 @@ pub(crate) fn measure(
         for (_, running) in running {
             running.end()?;
         }
-        eprintln!("bench: requests, round {} of {}", round + 1, effort.rounds);
+        progress.step("requests");
     }
     Ok(())
 }
@@ -84,11 +88,13 @@ fn measure_waiting(
         }
     }
     let section = match waiting {
-        Waiting::Asleep => Section::Rows,
+        Waiting::Asleep => effort.section,
         Waiting::Spinning => Section::Spinning,
     };
     let mut limit = Limit::start(tree, waiting, section, effort.time)?;
-    limit.turns(results)?;
+    if section != Section::Ext4 {
+        limit.turns(results)?;
+    }
     for case in CASES {
         if !effort.only.is_empty() && !effort.only.iter().any(|name| name == case.name) {
             continue;
@@ -100,8 +106,12 @@ fn measure_waiting(
         limit.case(case, results)?;
         for seat in &mut seats {
             match seat.measure(case, effort.time) {
-                Ok(summary) => {
-                    results.add_summary(section, case.name, &seat.contender.name, &summary);
+                Ok((summary, times)) => {
+                    let who = &seat.contender.name;
+                    results.add_summary(section, case.name, who, &summary);
+                    if section == Section::Rows {
+                        results.spread(case.name, who, &times);
+                    }
                 }
                 Err(why) => {
                     results.note(format!("{} of {}: {why}", case.name, seat.contender.name));
@@ -113,14 +123,15 @@ fn measure_waiting(
 }
 
 impl Seat<'_> {
-    fn measure(&mut self, case: &Case, time: Duration) -> Result<Summary> {
+    fn measure(&mut self, case: &Case, time: Duration) -> Result<(Summary, Times)> {
         let mut operation = (case.prepare)(&self.session)?;
         sample(WARM_UP, || operation(&mut self.session))?;
         let pid = self.running.gofer.pid;
         let before = proc::cpu(pid)?;
         let times = sample(time, || operation(&mut self.session))?;
         let cpu = proc::cpu(pid)?.saturating_sub(before);
-        Ok(times.summary(Some(cpu)).ok_or("no operation")?)
+        let summary = times.summary(Some(cpu)).ok_or("no operation")?;
+        Ok((summary, times))
     }
 }
 

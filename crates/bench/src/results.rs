@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::sample::{Summary, median};
+use crate::sample::{Summary, Times, median};
 
 /// The one metric of which more is better: operations per second.
 pub(crate) const RATE: &str = "rate";
@@ -16,6 +16,12 @@ pub(crate) enum Section {
     Spinning,
     /// Several channels at once.
     Load,
+    /// Containers, started by `runsc`.
+    EndToEnd,
+    /// What grows, and how fast.
+    Growth,
+    /// The cases again, on a disk's file system.
+    Ext4,
     /// Everything else.
     More,
 }
@@ -41,12 +47,28 @@ pub(crate) struct Key<'k> {
     pub(crate) unit: &'static str,
 }
 
+/// One thing that is measured at several sizes of another.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Curve {
+    pub(crate) case: String,
+    pub(crate) x: &'static str,
+    pub(crate) y: &'static str,
+    /// By contender: size and what was measured there, medians over rounds.
+    pub(crate) points: BTreeMap<String, Vec<(f64, f64)>>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     /// In the order in which they were first seen.
     pub(crate) figures: Vec<Figure>,
     /// Operations timed, by case and contender.
     pub(crate) samples: BTreeMap<String, BTreeMap<String, usize>>,
+    /// Times of operations by case and contender, in microseconds: some quantiles of each round.
+    pub(crate) distributions: BTreeMap<String, BTreeMap<String, Vec<f64>>>,
+    /// What grows with what.
+    pub(crate) curves: Vec<Curve>,
+    /// What the figures were made with, beyond what the report always says.
+    pub(crate) settings: Vec<String>,
     /// What could not be measured, and why.
     pub(crate) notes: Vec<String>,
 }
@@ -90,6 +112,19 @@ impl Figure {
     pub(crate) fn ratio(&self, ours: &str) -> Option<f64> {
         let ratio = self.ratio_of(self.value(ours)?, self.best_peer(ours)?);
         ratio.is_finite().then_some(ratio)
+    }
+
+    /// How far the ratios of single rounds lie from their median, in the median: what a ratio is
+    /// uncertain by.
+    pub(crate) fn noise(&self, ours: &str) -> Option<f64> {
+        let own = self.values.get(ours)?;
+        let (_, theirs) = self.values.iter().find(|(name, _)| *name != ours)?;
+        let rounds = own.iter().zip(theirs);
+        let ratios: Vec<f64> = rounds
+            .map(|(own, theirs)| self.ratio_of(*own, *theirs))
+            .collect();
+        let middle = median(ratios.iter().copied())?;
+        median(ratios.iter().map(|ratio| (ratio - middle).abs()))
     }
 
     /// The lowest such ratio of any round, against whoever was best in it.
@@ -192,6 +227,13 @@ impl Results {
     pub(crate) fn count(&mut self, case: &str, contender: &str, count: usize) {
         let by_contender = self.samples.entry(case.to_owned()).or_default();
         *by_contender.entry(contender.to_owned()).or_default() += count;
+    }
+
+    /// Keeps how the times of one round were spread.
+    pub(crate) fn spread(&mut self, case: &str, contender: &str, times: &Times) {
+        let by_contender = self.distributions.entry(case.to_owned()).or_default();
+        let kept = by_contender.entry(contender.to_owned()).or_default();
+        kept.extend(times.quantiles());
     }
 
     /// Remembers once that something could not be measured.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Times of a round that are kept for its distribution.
+const QUANTILES: usize = 400;
+
 /// The times of one case, one contender, one round.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Times {
@@ -32,6 +35,17 @@ impl Times {
     pub(crate) fn append(&mut self, other: &mut Self) {
         self.ns.append(&mut other.ns);
     }
+
+    /// Evenly many of them in order, in microseconds.
+    pub(crate) fn quantiles(&self) -> Vec<f64> {
+        let mut sorted = self.ns.clone();
+        sorted.sort_unstable();
+        let kept = sorted.len().min(QUANTILES);
+        (0..kept)
+            .map(|at| sorted[at * sorted.len() / kept] as f64 / 1000.0)
+            .collect()
+    }
+
     /// None without a single time.
     pub(crate) fn summary(&self, cpu: Option<Duration>) -> Option<Summary> {
         let mut sorted = self.ns.clone();
@@ -59,6 +73,26 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     Some(f64::midpoint(low, high))
 }
 
+/// A straight line through points: its slope, and the slope's standard error. None for fewer than
+/// three points, or if all lie above each other.
+pub(crate) fn slope(points: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x_mean, y_mean) = (mean(|point| point.0), mean(|point| point.1));
+    let spread: f64 = points.iter().map(|(x, _)| (x - x_mean).powi(2)).sum();
+    let common: f64 = points
+        .iter()
+        .map(|(x, y)| (x - x_mean) * (y - y_mean))
+        .sum();
+    if points.len() < 3 || spread == 0.0 {
+        return None;
+    }
+    let slope = common / spread;
+    let off = |(x, y): &(f64, f64)| (y - y_mean - slope * (x - x_mean)).powi(2);
+    let left: f64 = points.iter().map(off).sum();
+    Some((slope, (left / (count - 2.0) / spread).sqrt()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +102,17 @@ mod tests {
         assert_eq!(median([4.0, 1.0, 2.0, 8.0]), Some(3.0));
         assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median([]), None);
+    }
+
+    #[test]
+    fn a_slope_is_exact_on_a_line_and_uncertain_beside_it() {
+        let line: Vec<_> = (0..5)
+            .map(|x| (f64::from(x), 3.0 + 2.0 * f64::from(x)))
+            .collect();
+        assert_eq!(slope(&line), Some((2.0, 0.0)));
+        let (slope_, error) = slope(&[(0.0, 0.0), (1.0, 3.0), (2.0, 0.0)]).expect("three points");
+        assert!(slope_.abs() < 1e-9 && error > 1.0, "{slope_} ± {error}");
+        assert_eq!(slope(&line[..2]), None);
     }
 
     #[test]

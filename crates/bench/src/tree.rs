@@ -65,6 +65,11 @@ impl Tree {
         self.folder.path().join("root")
     }
 
+    /// A folder for others to make theirs in, on the same file system.
+    pub(crate) fn parent(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn volume(&self, number: usize) -> PathBuf {
         self.folder.path().join(format!("volumes/{number}"))
     }
