@@ -65,8 +65,8 @@ impl Contender {
         }
     }
 
-    /// Starts it without directfs, waits for its list of mounts, and mounts all.
-    pub(crate) fn start(&self, tree: &Tree, mounts: usize) -> Result<Running> {
+    /// What starts it without directfs.
+    pub(crate) fn parent(&self, tree: &Tree, mounts: usize) -> Result<Parent> {
         let bundle = tree.bundle(mounts)?;
         let confs = vec!["lisafs:none"; mounts];
         let mut parent = Parent::new(&self.program, self.dialect, &bundle, &confs)
@@ -78,6 +78,12 @@ impl Contender {
         if let Ok(us) = std::env::var(SPIN_VARIABLE) {
             parent = parent.variable(&format!("{SPIN_VARIABLE}={us}"));
         }
+        Ok(parent)
+    }
+
+    /// Starts it, waits for its list of mounts, and mounts all.
+    pub(crate) fn start(&self, tree: &Tree, mounts: usize) -> Result<Running> {
+        let parent = self.parent(tree, mounts)?;
         let started = Instant::now();
         let mut gofer = parent
             .start()
