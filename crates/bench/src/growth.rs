@@ -38,6 +38,8 @@ struct Kind {
     /// The slope is for so many of `x`.
     per: f64,
     unit: &'static str,
+    /// What the values of all rounds at one size become.
+    over_rounds: fn(&[f64]) -> Option<f64>,
     measure: fn(&Tree, &Contender, Duration) -> Result<Points>,
 }
 
@@ -48,6 +50,7 @@ const KINDS: [Kind; 4] = [
         y: "µs",
         per: 1000.0,
         unit: "µs per 1,000 ids",
+        over_rounds: quickest,
         measure: fstat_by_ids,
     },
     Kind {
@@ -56,6 +59,7 @@ const KINDS: [Kind; 4] = [
         y: "µs",
         per: 1.0,
         unit: "µs per mount",
+        over_rounds: quickest,
         measure: fstat_by_mounts,
     },
     Kind {
@@ -64,6 +68,7 @@ const KINDS: [Kind; 4] = [
         y: "ms",
         per: 1.0,
         unit: "ms per mount",
+        over_rounds: middle,
         measure: startup_by_mounts,
     },
     Kind {
@@ -72,9 +77,20 @@ const KINDS: [Kind; 4] = [
         y: "KiB resident",
         per: 1.0,
         unit: "KiB per channel",
+        over_rounds: middle,
         measure: memory_by_channels,
     },
 ];
+
+/// For short requests: a turn takes one of several times, by whether the other side was asleep, and
+/// that is chance and not what grows. The round in which it was awake says what the request costs.
+fn quickest(values: &[f64]) -> Option<f64> {
+    values.iter().copied().reduce(f64::min)
+}
+
+fn middle(values: &[f64]) -> Option<f64> {
+    median(values.iter().copied())
+}
 
 /// How many steps of progress a run of so many rounds takes.
 pub(crate) const fn steps(rounds: usize) -> usize {
@@ -109,7 +125,7 @@ pub(crate) fn measure(
         }
         let medians = all
             .into_iter()
-            .map(|(who, points)| (who, over_rounds(&points)));
+            .map(|(who, points)| (who, over_rounds(&points, kind.over_rounds)));
         results.curves.push(Curve {
             case: kind.case.to_owned(),
             x: kind.x,
@@ -120,8 +136,8 @@ pub(crate) fn measure(
 }
 
 fn name_the_slope(kind: &Kind, who: &str, points: &[(f64, f64)], results: &mut Results) {
-    // From medians: one interrupted measurement would tilt the whole line.
-    let Some((slope, error)) = slope(&over_rounds(points)) else {
+    // From one value for each size: an interrupted measurement would tilt the whole line.
+    let Some((slope, error)) = slope(&over_rounds(points, kind.over_rounds)) else {
         return;
     };
     for (metric, value) in [("slope", slope), ("error", error)] {
@@ -136,15 +152,18 @@ fn name_the_slope(kind: &Kind, who: &str, points: &[(f64, f64)], results: &mut R
     results.count(kind.case, who, points.len());
 }
 
-/// The median at each size.
-fn over_rounds(points: &[(f64, f64)]) -> Points {
+/// One value for each size.
+fn over_rounds(points: &[(f64, f64)], one: fn(&[f64]) -> Option<f64>) -> Points {
     let mut sizes: Vec<f64> = points.iter().map(|(x, _)| *x).collect();
     sizes.sort_by(f64::total_cmp);
     sizes.dedup();
-    let at = |size: f64| points.iter().filter(move |(x, _)| *x == size);
+    let at = |size: f64| -> Vec<f64> {
+        let there = points.iter().filter(|(x, _)| *x == size);
+        there.map(|(_, y)| *y).collect()
+    };
     sizes
         .into_iter()
-        .filter_map(|size| Some((size, median(at(size).map(|(_, y)| *y))?)))
+        .filter_map(|size| Some((size, one(&at(size))?)))
         .collect()
 }
 
@@ -235,8 +254,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_of_each_size_is_taken_over_the_rounds() {
+    fn one_value_of_each_size_is_taken_over_the_rounds() {
         let points = [(1.0, 5.0), (2.0, 7.0), (1.0, 1.0), (2.0, 9.0), (1.0, 2.0)];
-        assert_eq!(over_rounds(&points), [(1.0, 2.0), (2.0, 8.0)]);
+        assert_eq!(over_rounds(&points, middle), [(1.0, 2.0), (2.0, 8.0)]);
+        assert_eq!(over_rounds(&points, quickest), [(1.0, 1.0), (2.0, 7.0)]);
     }
 }

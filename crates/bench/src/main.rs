@@ -114,7 +114,7 @@ const FULL: Amount = Amount {
     starts: 30,
     repeats: 5,
     spinning: true,
-    growth: 3,
+    growth: 5,
     containers: 5,
     ext4: 3,
     confinement: 9,

@@ -53,7 +53,7 @@ pub(crate) struct Curve {
     pub(crate) case: String,
     pub(crate) x: &'static str,
     pub(crate) y: &'static str,
-    /// By contender: size and what was measured there, medians over rounds.
+    /// By contender: size and what was measured there, all rounds taken together.
     pub(crate) points: BTreeMap<String, Vec<(f64, f64)>>,
 }
 
@@ -108,8 +108,11 @@ impl Figure {
     }
 
     /// How many times better we are than the best peer; below 1, worse. None where nothing was
-    /// used by anybody.
+    /// used by anybody, and of slopes, which may be next to nothing.
     pub(crate) fn ratio(&self, ours: &str) -> Option<f64> {
+        if self.section == Section::Growth {
+            return None;
+        }
         let ratio = self.ratio_of(self.value(ours)?, self.best_peer(ours)?);
         ratio.is_finite().then_some(ratio)
     }
