@@ -461,6 +461,30 @@ fn row_19_asking_for_the_size_brings_the_value_itself() {
 }
 
 #[test]
+fn values_and_lists_of_any_length_come_whole() {
+    // Only tmpfs and a few others store values this long.
+    let rig = Rig::serving(tempfile::tempdir_in("/dev/shm").unwrap(), Setup::default());
+    let id = file(&rig, "file", b"");
+    let mut set = Vec::new();
+    for length in [0_usize, 255, 256, 257, 5000, 65535] {
+        let name = format!("user.{length:0>100}").into_bytes();
+        let value = vec![b'x'; length];
+        rig.client().fset_xattr(id, &name, &value, 0).unwrap();
+        let exactly = u32::try_from(length).unwrap();
+        for room in [0, exactly, 65535] {
+            let whole = rig.client().fget_xattr(id, &name, room).unwrap();
+            assert_eq!(whole, value, "{length} bytes with room for {room}");
+        }
+        set.push(name);
+        let mut listed = rig.client().flist_xattr(id, 0).unwrap();
+        listed.retain(|name| name.starts_with(b"user."));
+        listed.sort();
+        set.sort();
+        assert_eq!(listed, set);
+    }
+}
+
+#[test]
 fn row_20_extended_attributes_can_be_set_and_removed() {
     let rig = Rig::new();
     let id = file(&rig, "file", b"");
