@@ -38,6 +38,7 @@ const UNPROVOKED: &[(&str, &str)] = &[
         "restart_syscall",
         "a stop in a wait with a limit; tried in jail's tests",
     ),
+    ("fchmodat[", "before Linux 6.6, which has fchmodat2"),
     ("getpid", "abort; tried in jail's tests"),
     ("tgkill", "abort; tried in jail's tests"),
     // When two threads meet; each of these does so in most runs.

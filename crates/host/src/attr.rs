@@ -7,6 +7,7 @@ use rustix::path::{Arg, DecInt};
 use wire::msg::attr::FStatFSReply;
 use wire::{Errno, Owner, Statx, StatxTime, Timespec};
 
+use crate::fchmodat2::fchmodat2;
 use crate::{DescriptorDir, Kind, errno, retry};
 
 /// What the protocol's structure has room for.
@@ -83,8 +84,11 @@ pub fn chmod(
     if kind == Kind::Symlink {
         return Err(Errno::OPNOTSUPP);
     }
-    let number = DecInt::from_fd(fd);
     let mode = Mode::from_raw_mode(permissions & 0o7777);
+    if let Some(result) = fchmodat2(fd, mode) {
+        return result.map_err(errno);
+    }
+    let number = DecInt::from_fd(fd);
     retry(|| rustix::fs::chmodat(fds, number.as_c_str(), mode, AtFlags::empty()))
 }
 

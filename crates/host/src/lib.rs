@@ -5,11 +5,12 @@
 //! Must hold: no call gets a path of several components, and none follows a symbolic link. A file
 //! is named by a descriptor, by one checked [`Name`] below a directory descriptor, or by its number
 //! in the [`DescriptorDir`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod attr;
 pub mod data;
 pub mod dir;
+mod fchmodat2;
 mod fd;
 pub mod open;
 pub mod socket;

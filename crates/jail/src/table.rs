@@ -50,6 +50,9 @@ const DATAGRAM: u32 = (libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEX
 const PACKETS: u32 =
     (libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
 
+/// Linux 6.6, the same on every architecture; `libc` names it on some.
+const SYS_FCHMODAT2: i64 = 452;
+
 const FUTEX_WAIT: u32 = 0;
 const FUTEX_WAKE: u32 = 1;
 const FUTEX_WAIT_BITSET: u32 = 9;
@@ -262,8 +265,15 @@ const FILES: &[Rule] = &[
         SYS_fchmodat,
         Always,
         [IsDescriptorDirectory(0)],
-        "SetStat MODE by descriptor number"
+        "SetStat MODE by descriptor number, before Linux 6.6"
     ),
+    Rule {
+        number: SYS_FCHMODAT2,
+        name: "fchmodat2",
+        when: Always,
+        arguments: &[Has(3, EMPTY_PATH)],
+        reason: "SetStat MODE of a descriptor",
+    },
     call!(
         SYS_fchownat,
         Always,
@@ -465,6 +475,7 @@ pub const LOCKED_OUT: &[i64] = &[
 pub const READ_ONLY_REFUSED: &[i64] = &[
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
+    SYS_FCHMODAT2,
     libc::SYS_fchownat,
     libc::SYS_utimensat,
     libc::SYS_mkdirat,
