@@ -10,7 +10,14 @@ use std::{
 use crate::task::{Failure, Tried, workspace};
 
 /// Where `unsafe` may stand, as folders or files below `crates/`.
-const UNSAFE_ALLOWED: [&str; 4] = ["channel", "jail", "hook", "rig"];
+const UNSAFE_ALLOWED: [&str; 5] = [
+    "channel",
+    "jail",
+    "hook",
+    "rig",
+    // One call that no library offers.
+    "host/src/fchmodat2.rs",
+];
 
 /// Pages that say which test shows what, below the workspace.
 const NAMING_TESTS: [&str; 6] = [
@@ -114,7 +121,7 @@ fn of_line(name: &Path, line: &str) -> [(bool, &'static str); 2] {
     [
         (
             is_unsafe && !may_be,
-            "`unsafe` lives in channel, jail, hook and rig alone",
+            "`unsafe` lives in channel, jail, hook, rig and one file of host",
         ),
         (
             code.contains(concat!("todo", "!(")),
