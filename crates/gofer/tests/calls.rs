@@ -391,7 +391,6 @@ fn every_row_of_the_table_is_used_and_every_call_has_its_row() {
     // What is always allowed is needed without any option.
     let idle: Vec<String> = rows(all)
         .filter(|rule| match rule.when {
-            When::Profiling => false,
             When::Always | When::UntilTightened => !used_without_options.contains(&shown(rule)),
             _ => !used.contains(&shown(rule)),
         })

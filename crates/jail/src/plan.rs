@@ -99,8 +99,6 @@ pub struct Options {
     pub devices: DeviceKinds,
     /// May device nodes be opened on every connection (`--character-device-policy=passthrough`)?
     pub character_devices: bool,
-    /// Is a profile written? It needs a few more system calls.
-    pub profiling: bool,
     /// `--setup-root`; `false`: somebody else has built and entered the private root already, the
     /// served root is at `/root`.
     pub setup_root: bool,
@@ -128,7 +126,6 @@ impl Options {
             host_uds: HostUds::default(),
             devices: DeviceKinds::default(),
             character_devices: false,
-            profiling: false,
             setup_root: true,
             apply_caps: true,
             unsafe_nonroot: false,

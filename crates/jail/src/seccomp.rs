@@ -42,8 +42,6 @@ pub enum When {
     HostSockets,
     /// Connecting under the application's ids (v2026-08).
     Credentials,
-    /// A profile is written.
-    Profiling,
     /// Until the thread has tightened itself; then a second filter refuses it.
     UntilTightened,
 }
@@ -74,8 +72,6 @@ pub struct Wants {
     pub host_create: bool,
     /// Connecting under other ids.
     pub credentials: bool,
-    /// Profiles.
-    pub profiling: bool,
     /// Number of the own descriptor directory.
     pub descriptor_directory: u32,
 }
@@ -88,7 +84,6 @@ impl Wants {
             When::HostCreate => self.host_create,
             When::HostSockets => self.host_open || self.host_create,
             When::Credentials => self.credentials,
-            When::Profiling => self.profiling,
         }
     }
 }
@@ -240,7 +235,6 @@ mod tests {
         host_open: true,
         host_create: true,
         credentials: true,
-        profiling: true,
         descriptor_directory: 7,
     };
 
@@ -338,12 +332,11 @@ mod tests {
 
     #[test]
     fn the_filters_compile_for_every_combination() {
-        for bits in 0..16_u8 {
+        for bits in 0..8_u8 {
             let wants = Wants {
                 host_open: bits & 1 != 0,
                 host_create: bits & 2 != 0,
                 credentials: bits & 4 != 0,
-                profiling: bits & 8 != 0,
                 descriptor_directory: 9,
             };
             assert!(allow_list(wants).unwrap().len() < 4096);

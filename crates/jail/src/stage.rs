@@ -261,7 +261,6 @@ impl Confined {
             host_open: options.host_uds.open,
             host_create: options.host_uds.create,
             credentials: self.credentials,
-            profiling: options.profiling,
             descriptor_directory: descriptor_dir.as_raw_fd().unsigned_abs(),
         };
         let allow_list = seccomp::allow_list(wants)?;

@@ -6,7 +6,7 @@
 
 use crate::seccomp::{Arg, Rule, When};
 use Arg::{Has, Is, IsDescriptorDirectory, IsNot, IsOwnProcess, Lacks};
-use When::{Always, Credentials, HostCreate, HostOpen, HostSockets, Profiling, UntilTightened};
+use When::{Always, Credentials, HostCreate, HostOpen, HostSockets, UntilTightened};
 
 /// One row; the name is that of a constant of `libc`.
 macro_rules! call {
@@ -20,10 +20,6 @@ macro_rules! call {
         }
     };
 }
-
-#[cfg_attr(target_arch = "x86_64", path = "table_x86_64.rs")]
-#[cfg_attr(target_arch = "aarch64", path = "table_aarch64.rs")]
-mod arch;
 
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 const NOFOLLOW: u64 = libc::O_NOFOLLOW as u64;
@@ -59,8 +55,8 @@ const FUTEX_WAIT_BITSET: u32 = 9;
 const FUTEX_PRIVATE: u32 = 128;
 const FUTEX_REALTIME: u32 = 256;
 
-/// All rows: those of both architectures, then those of this one.
-pub const RULES: &[&[Rule]] = &[RUNTIME, FILES, CONNECTIONS, SOCKETS, SEALING, arch::RULES];
+/// All rows. No architecture needs one of its own.
+pub const RULES: &[&[Rule]] = &[RUNTIME, FILES, CONNECTIONS, SOCKETS, SEALING];
 
 /// What a Rust program with threads and a static C library does by itself.
 const RUNTIME: &[Rule] = &[
@@ -402,15 +398,6 @@ const SOCKETS: &[Rule] = &[
         [],
         "ConnectWithCreds, on the one thread that may"
     ),
-    call!(SYS_setitimer, Profiling, [], "sampling by time"),
-    call!(
-        SYS_timer_create,
-        Profiling,
-        [Is(0, 3)],
-        "sampling by a thread's processor time"
-    ),
-    call!(SYS_timer_settime, Profiling, [], "sampling by time"),
-    call!(SYS_timer_delete, Profiling, [], "sampling by time"),
 ];
 
 /// What a serving thread needs to become narrower than the process. All of it can only take away.

@@ -16,6 +16,7 @@ pub mod differential;
 #[cfg(target_arch = "x86_64")]
 mod inject;
 pub mod mount_service;
+pub mod mounts;
 pub mod parent;
 pub mod refused;
 mod sealed;

@@ -31,7 +31,15 @@ impl MountService {
     /// Serves a gofer from a thread of its own.
     #[must_use]
     pub fn start(socket: OwnedFd, gofer: Pid) -> MountService {
-        MountService(std::thread::spawn(move || serve(socket.into(), gofer)))
+        MountService(std::thread::spawn(move || {
+            serve(socket.into(), gofer, usize::MAX)
+        }))
+    }
+
+    /// As [`MountService::start`]; each byte of an answer is sent by itself.
+    #[must_use]
+    pub fn start_in_pieces(socket: OwnedFd, gofer: Pid) -> MountService {
+        MountService(std::thread::spawn(move || serve(socket.into(), gofer, 1)))
     }
 
     /// The requests, once the gofer has let go.
@@ -44,7 +52,7 @@ impl MountService {
     }
 }
 
-fn serve(mut socket: File, gofer: Pid) -> io::Result<Vec<Value>> {
+fn serve(mut socket: File, gofer: Pid, piece: usize) -> io::Result<Vec<Value>> {
     let mut requests = Vec::new();
     while let Some(request) = receive(&mut socket)? {
         if requests.is_empty() {
@@ -52,7 +60,7 @@ fn serve(mut socket: File, gofer: Pid) -> io::Result<Vec<Value>> {
         }
         let answer = open_mount(&request["arg"]);
         requests.push(request);
-        reply(&mut socket, &answer)?;
+        reply(&mut socket, &answer, piece)?;
     }
     Ok(requests)
 }
@@ -147,7 +155,7 @@ fn map_ids(tree: &OwnedFd, namespace: &File) -> io::Result<()> {
     }
 }
 
-fn reply(socket: &mut File, answer: &io::Result<OwnedFd>) -> io::Result<()> {
+fn reply(socket: &mut File, answer: &io::Result<OwnedFd>, piece: usize) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let (text, fds) = match answer {
@@ -174,5 +182,23 @@ fn reply(socket: &mut File, answer: &io::Result<OwnedFd>) -> io::Result<()> {
         &mut ancillary,
         SendFlags::NOSIGNAL,
     )?;
-    socket.write_all(rest)
+    for piece in rest.chunks(piece) {
+        wait_until_read(socket)?;
+        socket.write_all(piece)?;
+    }
+    Ok(())
+}
+
+/// Until nothing that we have sent waits to be received: what comes next arrives by itself.
+fn wait_until_read(socket: &File) -> io::Result<()> {
+    let mut waiting: libc::c_int = 1;
+    while waiting > 0 {
+        // SAFETY: the call writes one number to where it may.
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
 }

@@ -42,6 +42,7 @@ pub struct Parent {
     confs: Vec<String>,
     global_flags: Vec<String>,
     gofer_flags: Vec<String>,
+    descriptors: Vec<(String, OwnedFd)>,
     user_namespace: bool,
     maps: Option<IdMaps>,
     privileged: bool,
@@ -113,6 +114,7 @@ impl Parent {
             confs: confs.iter().map(|&conf| conf.to_owned()).collect(),
             global_flags: Vec::new(),
             gofer_flags: Vec::new(),
+            descriptors: Vec::new(),
             user_namespace: false,
             maps: None,
             privileged: true,
@@ -138,6 +140,13 @@ impl Parent {
     #[must_use]
     pub fn gofer_flag(mut self, flag: &str) -> Self {
         self.gofer_flags.push(flag.to_owned());
+        self
+    }
+
+    /// Gives one more descriptor, named by this flag of the subcommand.
+    #[must_use]
+    pub fn descriptor(mut self, flag: &str, file: impl Into<OwnedFd>) -> Self {
+        self.descriptors.push((flag.to_owned(), file.into()));
         self
     }
 
@@ -305,6 +314,9 @@ impl Parent {
         argv.extend(self.gofer_flags.iter().cloned());
         let spec = File::open(self.bundle.join("config.json"))?;
         argv.push(given.flag("spec-fd", spec.into())?);
+        for (name, fd) in &self.descriptors {
+            argv.push(given.flag(name, fd.try_clone()?)?);
+        }
         let (mounts, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         argv.push(given.flag("mounts-fd", theirs)?);
         let (mut rpc, mut sentry_exit) = (None, None);
