@@ -187,14 +187,6 @@ fn left(house: &House, mut gofer: Gofer, clients: Clients) {
     assert_eq!(fs::read_to_string(house.path("log")).unwrap(), "");
 }
 
-/// `/proc/PID/status` of every thread.
-fn threads(gofer: &Gofer) -> Vec<String> {
-    let tasks = fs::read_dir(gofer.proc("task")).unwrap();
-    tasks
-        .map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap())
-        .collect()
-}
-
 fn field<'s>(status: &'s str, name: &str) -> &'s str {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.unwrap_or_else(|| panic!("{name}: {status}")).trim()
@@ -206,7 +198,7 @@ fn capabilities(status: &str, set: &str) -> u64 {
 
 /// What each thread holds, whatever it does.
 fn assert_confined(gofer: &Gofer, allowed: u64) {
-    for status in threads(gofer) {
+    for status in gofer.thread_statuses().unwrap() {
         assert_eq!(field(&status, "NoNewPrivs:"), "1", "{status}");
         assert_eq!(field(&status, "Seccomp:"), "2", "{status}");
         assert_eq!(field(&status, "Umask:"), "0000", "{status}");
@@ -301,7 +293,8 @@ fn a_stock_start_serves_confined_and_ends_well_in_every_dialect() {
             |house, gofer| {
                 assert_confined(gofer, FILE_CAPABILITIES);
                 assert_holds_only_what_it_serves(house, gofer, dialect);
-                assert!(threads(gofer).len() > 6, "a connection and a channel each");
+                let threads = gofer.thread_statuses().unwrap().len();
+                assert!(threads > 6, "a connection and a channel each");
             },
         );
     }
@@ -590,7 +583,7 @@ fn only_the_newest_dialect_keeps_one_thread_that_may_take_on_other_ids() {
                 let bounding = FILE_CAPABILITIES | if newest { ID_CAPABILITIES } else { 0 };
                 assert_confined(gofer, bounding);
                 let holders = || -> Vec<String> {
-                    let mut threads = threads(gofer);
+                    let mut threads = gofer.thread_statuses().unwrap();
                     threads.retain(|status| capabilities(status, "CapPrm") & ID_CAPABILITIES != 0);
                     let names = threads.iter().map(|status| field(status, "Name:"));
                     names.map(str::to_owned).collect()

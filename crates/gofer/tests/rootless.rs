@@ -164,8 +164,9 @@ fn ids(gofer: &Gofer, field: &str) -> Vec<u32> {
 }
 
 fn assert_minimal(gofer: &Gofer) {
-    for task in fs::read_dir(gofer.proc("task")).unwrap() {
-        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+    let statuses = gofer.thread_statuses().unwrap();
+    assert!(!statuses.is_empty());
+    for status in statuses {
         let set = |name: &str| {
             let line = status
                 .lines()

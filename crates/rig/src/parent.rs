@@ -495,6 +495,22 @@ impl Gofer {
         PathBuf::from(format!("/proc/{}/{name}", self.pid.as_raw_nonzero()))
     }
 
+    /// `/proc/PID/task/TID/status` of every thread that lives; those that end meanwhile are left out.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn thread_statuses(&self) -> io::Result<Vec<String>> {
+        let mut statuses = Vec::new();
+        for task in std::fs::read_dir(self.proc("task"))? {
+            match std::fs::read_to_string(task?.path().join("status")) {
+                Ok(status) => statuses.push(status),
+                Err(error) if has_ended(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(statuses)
+    }
+
     /// Closes everything of ours and waits for its end.
     ///
     /// # Errors
@@ -552,4 +568,13 @@ impl Drop for Gofer {
             _ = self.reap();
         }
     }
+}
+
+/// Whether a file of `/proc` could not be read because its thread is no more.
+fn has_ended(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH)
+    )
 }
