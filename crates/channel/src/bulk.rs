@@ -14,10 +14,12 @@ use std::ptr::copy_nonoverlapping;
 
 use rustix::io::Errno;
 
+use crate::processor::copies_badly_to_odd_addresses;
 use crate::window::{PAYLOAD_AT, Window};
 
-/// The kernel copies a file's pages with a string instruction. Some processors (measured: AMD EPYC)
-/// take five times as long for that if the target is not a multiple of this many bytes.
+/// The kernel copies a file's pages with a string instruction. Some processors
+/// ([`copies_badly_to_odd_addresses`]) take far longer for that if the target is not a multiple of
+/// this many bytes; for the others a second copy would be the dearer way.
 const KERNEL_COPIES_WELL_AT: usize = 32;
 /// Below that a detour does not pay.
 const DETOUR_FROM_BYTES: usize = 512;
@@ -90,7 +92,8 @@ impl<'a> Bulk<'a> {
         file_offset: i64,
     ) -> Result<usize, Errno> {
         let base = self.span(at, len)?;
-        if len >= DETOUR_FROM_BYTES && !base.addr().is_multiple_of(KERNEL_COPIES_WELL_AT) {
+        let odd = !base.addr().is_multiple_of(KERNEL_COPIES_WELL_AT);
+        if odd && len >= DETOUR_FROM_BYTES && copies_badly_to_odd_addresses() {
             return DETOUR.with_borrow_mut(|detour| {
                 let detour = detour.get_or_insert_with(|| Box::new(Detour([0; DETOUR_BYTES])));
                 pread_by_detour(fd, &mut detour.0, (base, len), file_offset)
