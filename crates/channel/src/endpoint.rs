@@ -129,7 +129,7 @@ impl Server {
     /// Any but `TooLong`; the channel is then shut down.
     pub fn accept(&mut self) -> Result<(), ChannelError> {
         expect_hello(&mut self.turns)?;
-        send_hello(&self.turns)
+        send_hello(&mut self.turns)
     }
 
     /// Waits for the next request. Descriptors it may announce are ignored: clients give us none.
@@ -232,7 +232,7 @@ impl Client {
     /// # Errors
     /// Any but `TooLong`; the channel is then shut down.
     pub fn shake_hands(&mut self) -> Result<(), ChannelError> {
-        send_hello(&self.turns)?;
+        send_hello(&mut self.turns)?;
         expect_hello(&mut self.turns)
     }
 
@@ -303,7 +303,7 @@ fn datagram_bytes(window: &Window, payload_bytes: usize) -> Result<u32, ChannelE
     u32::try_from(payload_bytes + HEADER_BYTES).map_err(|_| ChannelError::TooLong)
 }
 
-fn send_hello(turns: &Turns) -> Result<(), ChannelError> {
+fn send_hello(turns: &mut Turns) -> Result<(), ChannelError> {
     turns.window().mapping().copy_in(DATAGRAM_AT, HELLO);
     turns.hand_over(HELLO.len() as u32)
 }

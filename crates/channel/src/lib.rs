@@ -8,6 +8,7 @@ pub mod bulk;
 pub mod counters;
 pub mod endpoint;
 mod mapping;
+mod place;
 mod processor;
 pub mod socket;
 mod sync;

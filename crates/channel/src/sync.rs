@@ -3,5 +3,8 @@
 
 pub(crate) use rustix::thread::futex;
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Release, SeqCst},
+};
 pub(crate) use std::thread::{park_timeout, yield_now};

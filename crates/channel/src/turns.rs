@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::sync::{Arc, AtomicBool, AtomicU32, SeqCst, futex, park_timeout, yield_now};
+use crate::sync::{Arc, AtomicBool, AtomicU32, Release, SeqCst, futex, park_timeout, yield_now};
 use crate::wait::Wait;
 use crate::window::Window;
 
@@ -90,9 +90,10 @@ impl Shared {
         self.window.mapping().word32(STATE_AT)
     }
 
-    fn wake(&self, threads: u32) {
+    /// How many threads it woke: none if nobody slept.
+    fn wake(&self, threads: u32) -> usize {
         // Nothing can be done about an error, and none is documented for a mapped, aligned word.
-        _ = futex::wake(self.state(), futex::Flags::empty(), threads);
+        futex::wake(self.state(), futex::Flags::empty(), threads).unwrap_or(0)
     }
 
     fn close(&self) -> bool {
@@ -198,8 +199,8 @@ impl Turns {
     }
 
     /// Ends our turn: the datagram of `data_len` bytes is the peer's to read.
-    pub(crate) fn hand_over(&self, data_len: u32) -> Result<(), ChannelError> {
-        let shared = &self.shared;
+    pub(crate) fn hand_over(&mut self, data_len: u32) -> Result<(), ChannelError> {
+        let shared = Arc::as_ref(&self.shared);
         if shared.closed.load(SeqCst) {
             return Err(ChannelError::ShutDown);
         }
@@ -207,12 +208,13 @@ impl Turns {
             .window
             .mapping()
             .word32(DATA_LEN_AT)
-            .store(data_len, SeqCst);
+            .store(data_len, Release);
         let (own, other) = (shared.side.own(), shared.side.other());
         match shared.state().compare_exchange(own, other, SeqCst, SeqCst) {
             Ok(_) => {
                 // Always: the word does not tell whether the peer sleeps.
-                shared.wake(1);
+                let woken = shared.wake(1) > 0;
+                self.wait.answered(woken);
                 Ok(())
             }
             Err(SHUT_DOWN) => Err(ChannelError::ShutDown),

@@ -3,19 +3,27 @@
 //! Belongs here: the policy, the count of threads that spin. Nothing else, so that it is easy to
 //! change and to measure. Belongs elsewhere: the sleeping itself (`turns`).
 //!
-//! A wake-up through the kernel costs both sides more than most requests take. A client that asks
-//! in quick succession is therefore awaited for a moment with the CPU held; any other is not.
+//! A wake-up through the kernel costs both sides more than most requests take. A peer that is
+//! answered before it has gone to sleep is spared it, if its turn is awaited with the CPU held. One
+//! that sleeps all the same has to be woken in any case: it is better answered by a thread that
+//! sleeps too, often on the same CPU, and burns nothing. Which of the two a peer is depends on what it
+//! asks, and shows in whether handing over its turn wakes anybody.
 //!
-//! How quick a client would be if it were answered at once cannot be seen while both sides sleep:
-//! then each gap contains two wake-ups. So a waiter that sleeps tries now and then, for a few
-//! requests, to look longer than those take. If the client turns out to be quick, the waiter goes on
-//! looking; if not, or if somebody else wanted the CPU meanwhile, it sleeps for a while that gets
-//! longer with each failure.
+//! So a waiter that sleeps tries now and then to look instead, for a few turns. If most of the peer's
+//! turns come while it looks, and find the peer awake, it goes on looking; if not, or if somebody else
+//! wanted the CPU meanwhile, it sleeps for a while that gets longer with each failure.
+//!
+//! Two that both sleep are quickest on the same CPU: no other one has to be woken, which on a virtual
+//! machine takes ten times as long as a short request. The kernel puts them there or not, as it
+//! happens. So a thread that was woken late goes to the next CPU and keeps to it, until it is woken
+//! late again, the client makes a pause, or following it does not help.
 
 use std::hint::spin_loop;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::place::Place;
 
 /// Longest look at a peer that has been quick.
 const SPIN_MAX: Duration = Duration::from_micros(50);
@@ -23,18 +31,39 @@ const SPIN_MAX: Duration = Duration::from_micros(50);
 const TRY_MAX: Duration = Duration::from_micros(150);
 /// Gaps longer than this, slept through, are pauses of the peer: they say nothing of its pace.
 const GAP_SHORT: Duration = Duration::from_micros(300);
-/// What a waiter has that begins a try, and at most; a look in vain costs [`MISS`], a quick turn
-/// brings one.
+/// Looks of a try. Whether the peer sleeps when it is answered does not change much from one to the
+/// next, so few are enough.
+const LOOKS: u32 = 5;
+/// A sleep this short was ended by a peer on the same CPU. Measured across CPUs: 10 to 60 µs on
+/// virtual machines; on others it may be less, and then nothing moves.
+const SAME_CPU: Duration = Duration::from_micros(10);
+/// Late wake-ups in a row after which the peer is followed.
+const LATE_MAX: u32 = 2;
+/// Of prompt sleeps, one in so many is timed: two looks at the clock are a fiftieth of a short request.
+const TIMED: u32 = 4;
+/// What a move costs, in prompt wake-ups seen; how much there is at first, and at most.
+const MOVE: u32 = 1;
+const CREDIT_AT_FIRST: u32 = 32;
+const CREDIT_MAX: u32 = 256;
+/// Short gaps without following, when that has not paid: at first and at most.
+const FOLLOW_REST_MIN: u32 = 256;
+const FOLLOW_REST_MAX: u32 = 1 << 14;
+/// Looks in vain that end a try.
+const VAIN_MAX: u32 = 2;
+/// What a waiter has that begins to look for good, and at most; a look in vain costs [`MISS`], a
+/// quick turn brings one.
 const TRUST_AT_FIRST: u32 = 8;
 const TRUST_MAX: u32 = 64;
 const MISS: u32 = 4;
-/// Short gaps slept through before a try: at first, at most while the peer is slow, and at most while
-/// others want the CPU.
+/// Peers found asleep, more than were found awake, after which looking does not help any more.
+const ASLEEP_MAX: u32 = 16;
+/// Short gaps slept through before a try: at first, at most while looking does not help, and at most
+/// while others want the CPU.
 const REST_MIN: u32 = 8;
-const REST_MAX: u32 = 1 << 10;
-const REST_MAX_BUSY: u32 = 1 << 12;
+const REST_MAX: u32 = 1 << 12;
+const REST_MAX_BUSY: u32 = 1 << 13;
 /// What a failed try multiplies the rest by.
-const REST_GROWS: u32 = 4;
+const REST_GROWS: u32 = 8;
 /// So many quick turns in a row forget all failures: some milliseconds, longer than a busy machine
 /// leaves a thread its CPU, shorter than the pauses between interruptions of a quiet one.
 const FORGIVEN_AFTER: u32 = 1 << 12;
@@ -66,14 +95,85 @@ struct Pace {
     rest: u32,
     /// Quick turns since the last failure.
     quick: u32,
+    /// How long the last short gap took that was slept through.
+    last: Duration,
+    /// Sleeps that nobody timed, since the last that was.
+    untimed: u32,
+    follow: Follow,
+    place: Place,
+}
+
+/// Whether it pays to go where the peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Follow {
+    /// Late wake-ups in a row.
+    late: u32,
+    /// What moves are paid with, and prompt wake-ups earn.
+    credit: u32,
+    /// Short gaps to stay anywhere, now and after the next failure.
+    rest: u32,
+    rest_next: u32,
+}
+
+impl Follow {
+    const NEW: Self = Self {
+        late: 0,
+        credit: CREDIT_AT_FIRST,
+        rest: 0,
+        rest_next: FOLLOW_REST_MIN,
+    };
+
+    fn woken_after(&mut self, gap: Duration) {
+        self.rest = self.rest.saturating_sub(1);
+        if gap > SAME_CPU {
+            self.late += 1;
+        } else {
+            self.late = 0;
+            self.credit = (self.credit + 1).min(CREDIT_MAX);
+            if self.credit == CREDIT_MAX {
+                self.rest_next = FOLLOW_REST_MIN;
+            }
+        }
+    }
+
+    /// What to do about the place, between two requests.
+    fn next(&mut self) -> Step {
+        if self.rest > 0 || self.late < LATE_MAX {
+            return Step::Stay;
+        }
+        self.late = 0;
+        if let Some(credit) = self.credit.checked_sub(MOVE) {
+            self.credit = credit;
+            return Step::Move;
+        }
+        self.credit = CREDIT_AT_FIRST;
+        self.rest = self.rest_next;
+        self.rest_next = (self.rest_next * REST_GROWS).min(FOLLOW_REST_MAX);
+        Step::GiveUp
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Stay,
+    Move,
+    GiveUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Sleeps until so many more short gaps were seen.
     Resting(u32),
-    /// Looks; `trying` until the first quick turn.
-    Looking { trust: u32, trying: bool },
+    /// Looks, to find out: `looks` so far, of which `vain` saw nothing, and answers before them that
+    /// found the peer `asleep`. `home` is the CPU that was left for it.
+    Trying {
+        looks: u32,
+        vain: u32,
+        asleep: u32,
+        home: Option<usize>,
+    },
+    /// Looks. `asleep`: how many more peers slept when they were answered than did not.
+    Looking { trust: u32, asleep: u32 },
 }
 
 /// How a look ended.
@@ -84,64 +184,145 @@ enum Look {
     TakenAway,
 }
 
+impl State {
+    const TRYING: Self = Self::Trying {
+        looks: 0,
+        vain: 0,
+        asleep: 0,
+        home: None,
+    };
+}
+
 impl Pace {
     const UNKNOWN: Self = Self {
         state: State::Resting(REST_MIN),
         rest: REST_MIN,
         quick: 0,
+        last: Duration::ZERO,
+        untimed: 0,
+        follow: Follow::NEW,
+        place: Place::ANYWHERE,
     };
 
     /// How long to look now.
     const fn bound(&self) -> Option<Duration> {
         match self.state {
             State::Resting(_) => None,
-            State::Looking { trying: true, .. } => Some(TRY_MAX),
-            State::Looking { trying: false, .. } => Some(SPIN_MAX),
+            State::Trying { .. } => Some(TRY_MAX),
+            State::Looking { .. } => Some(SPIN_MAX),
+        }
+    }
+
+    /// When a sleep begins, if its length matters.
+    fn begin_sleep(&mut self) -> Option<Instant> {
+        let State::Resting(left) = self.state else {
+            return None;
+        };
+        let settled = self.follow.late == 0 && left > TIMED;
+        if settled && self.untimed + 1 < TIMED {
+            self.untimed += 1;
+            return None;
+        }
+        Some(Instant::now())
+    }
+
+    /// If the peer runs on this CPU, it does not while we look: looks at it from another.
+    fn step_aside(&mut self) {
+        let State::Trying {
+            looks, vain, home, ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        let first = *looks == 0 && self.last < SAME_CPU;
+        let only_in_vain = *looks > 0 && looks == vain;
+        if first || only_in_vain {
+            *home = home.or(self.place.step_aside());
         }
     }
 
     fn looked(&mut self, look: Look) {
-        let State::Looking { trust, trying } = self.state else {
-            return;
-        };
-        match look {
-            Look::Turned => {
+        match (&mut self.state, look) {
+            (State::Resting(_), _) => {}
+            (_, Look::TakenAway) => self.rest_up_to(REST_MAX_BUSY),
+            (
+                State::Trying {
+                    looks,
+                    vain,
+                    asleep,
+                    ..
+                },
+                _,
+            ) => {
+                *looks += 1;
+                *vain += u32::from(look == Look::InVain);
+                if *vain >= VAIN_MAX || *asleep > LOOKS / 2 {
+                    self.rest_up_to(REST_MAX);
+                } else if *looks >= LOOKS {
+                    self.state = State::Looking {
+                        trust: TRUST_AT_FIRST,
+                        asleep: 0,
+                    };
+                }
+            }
+            (State::Looking { trust, .. }, Look::Turned) => {
+                *trust = (*trust + 1).min(TRUST_MAX);
                 self.quick += 1;
                 if self.quick >= FORGIVEN_AFTER {
                     (self.quick, self.rest) = (0, REST_MIN);
                 }
-                self.state = State::Looking {
-                    trust: (trust + 1).min(TRUST_MAX),
-                    trying: false,
-                };
             }
-            Look::InVain if trust > MISS => {
-                self.state = State::Looking {
-                    trust: trust - MISS,
-                    trying,
-                };
-            }
-            Look::InVain => self.rest_up_to(REST_MAX),
-            Look::TakenAway => self.rest_up_to(REST_MAX_BUSY),
+            (State::Looking { trust, .. }, Look::InVain) if *trust > MISS => *trust -= MISS,
+            (State::Looking { .. }, Look::InVain) => self.rest_up_to(REST_MAX),
         }
     }
 
     fn rest_up_to(&mut self, most: u32) {
+        if let State::Trying {
+            home: Some(home), ..
+        } = self.state
+        {
+            self.place.keep_to(home);
+        }
         self.state = State::Resting(self.rest);
         self.rest = (self.rest * REST_GROWS).min(most);
         self.quick = 0;
     }
 
     fn slept(&mut self, gap: Duration) {
-        if let State::Resting(left) = &mut self.state
-            && gap < GAP_SHORT
-        {
-            *left = left.saturating_sub(1);
+        if let State::Resting(left) = &mut self.state {
+            if gap >= GAP_SHORT {
+                self.place.let_go();
+                return;
+            }
+            self.last = gap;
+            self.follow.woken_after(gap);
+            *left = left.saturating_sub(1 + self.untimed);
+            self.untimed = 0;
             if *left == 0 {
-                self.state = State::Looking {
-                    trust: TRUST_AT_FIRST,
-                    trying: true,
+                self.state = State::TRYING;
+            }
+        }
+    }
+
+    /// The peer was given its turn, and `woken` by that if it slept.
+    fn answered(&mut self, woken: bool) {
+        match &mut self.state {
+            State::Resting(_) => match self.follow.next() {
+                Step::Stay => {}
+                Step::Move => self.place.keep_to_next(),
+                Step::GiveUp => self.place.let_go(),
+            },
+            State::Trying { asleep, .. } => *asleep += u32::from(woken),
+            State::Looking { asleep, .. } => {
+                *asleep = if woken {
+                    *asleep + 1
+                } else {
+                    asleep.saturating_sub(1)
                 };
+                if *asleep >= ASLEEP_MAX {
+                    self.rest_up_to(REST_MAX);
+                }
             }
         }
     }
@@ -190,6 +371,7 @@ impl Wait {
                 let Some(_spinner) = Spinner::enter(*spinners_max) else {
                     return false;
                 };
+                pace.step_aside();
                 let look = look(bound, turned);
                 pace.looked(look);
                 look == Look::Turned
@@ -198,16 +380,12 @@ impl Wait {
     }
 
     /// When a sleep begins, if its length matters.
-    pub(crate) fn begin(&self) -> Option<Instant> {
-        match &self.policy {
+    pub(crate) fn begin(&mut self) -> Option<Instant> {
+        match &mut self.policy {
             Policy::Adaptive {
-                pace:
-                    Pace {
-                        state: State::Resting(_),
-                        ..
-                    },
+                pace,
                 spinners_max: 1..,
-            } => Some(Instant::now()),
+            } => pace.begin_sleep(),
             _ => None,
         }
     }
@@ -216,6 +394,17 @@ impl Wait {
     pub(crate) fn slept(&mut self, begun: Option<Instant>) {
         if let (Policy::Adaptive { pace, .. }, Some(begun)) = (&mut self.policy, begun) {
             pace.slept(begun.elapsed());
+        }
+    }
+
+    /// The peer was given its turn; `woken` says whether it slept.
+    pub(crate) fn answered(&mut self, woken: bool) {
+        if let Policy::Adaptive {
+            pace,
+            spinners_max: 1..,
+        } = &mut self.policy
+        {
+            pace.answered(woken);
         }
     }
 }
@@ -276,18 +465,34 @@ fn cpus() -> u32 {
 mod tests {
     use super::*;
 
-    const LOOKING: State = State::Looking {
-        trust: TRUST_AT_FIRST,
-        trying: true,
-    };
+    const SLEPT: Duration = Duration::from_micros(80);
 
     fn rest(pace: &mut Pace) -> u32 {
         let mut gaps = 0;
         while pace.bound().is_none() {
-            pace.slept(Duration::from_micros(80));
+            pace.slept(SLEPT);
             gaps += 1;
         }
         gaps
+    }
+
+    /// Looks that each find the turn, until the try is over; the peers slept or not.
+    fn try_looks(pace: &mut Pace, woken: impl Fn(u32) -> bool) {
+        for look in 0.. {
+            if pace.bound() != Some(TRY_MAX) {
+                return;
+            }
+            pace.answered(woken(look));
+            pace.looked(Look::Turned);
+        }
+    }
+
+    fn looking() -> Pace {
+        let mut pace = Pace::UNKNOWN;
+        rest(&mut pace);
+        try_looks(&mut pace, |_| false);
+        assert_eq!(pace.bound(), Some(SPIN_MAX));
+        pace
     }
 
     #[test]
@@ -298,9 +503,40 @@ mod tests {
         }
         assert_eq!(pace.bound(), None);
         assert_eq!(rest(&mut pace), REST_MIN);
-        assert_eq!((pace.bound(), pace.state), (Some(TRY_MAX), LOOKING));
-        pace.looked(Look::Turned);
+        assert_eq!((pace.bound(), pace.state), (Some(TRY_MAX), State::TRYING));
+    }
+
+    #[test]
+    fn looking_goes_on_only_where_it_spares_most_peers_their_sleep() {
+        for (asleep, goes_on) in [(0, true), (2, true), (3, false), (5, false)] {
+            let mut pace = Pace::UNKNOWN;
+            rest(&mut pace);
+            try_looks(&mut pace, |look| look < asleep);
+            assert_eq!(pace.bound().is_some(), goes_on, "{asleep} of {LOOKS}");
+        }
+    }
+
+    #[test]
+    fn one_look_in_vain_decides_nothing() {
+        let mut pace = Pace::UNKNOWN;
+        rest(&mut pace);
+        pace.looked(Look::InVain);
+        try_looks(&mut pace, |_| false);
         assert_eq!(pace.bound(), Some(SPIN_MAX));
+    }
+
+    #[test]
+    fn a_peer_that_begins_to_sleep_all_the_same_is_looked_at_no_more() {
+        let mut pace = looking();
+        for _ in 0..10 * ASLEEP_MAX {
+            pace.answered(true);
+            pace.answered(false);
+        }
+        assert_eq!(pace.bound(), Some(SPIN_MAX), "half of them slept");
+        for _ in 0..ASLEEP_MAX {
+            pace.answered(true);
+        }
+        assert_eq!(pace.bound(), None);
     }
 
     #[test]
@@ -314,22 +550,23 @@ mod tests {
                 pace.looked(Look::InVain);
                 looks += 1;
             }
-            assert_eq!(looks, TRUST_AT_FIRST / MISS);
+            assert_eq!(looks, VAIN_MAX);
         }
-        assert_eq!(rests, [8, 8, 32, 128, 512, 1024, 1024, 1024]);
+        assert_eq!(rests, [8, 8, 64, 512, 4096, 4096, 4096, 4096]);
     }
 
     #[test]
     fn a_cpu_that_others_want_is_left_to_them_at_once_and_for_long() {
         let mut pace = Pace::UNKNOWN;
         let mut rests = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..10 {
             rests.push(rest(&mut pace));
             pace.looked(Look::TakenAway);
             assert_eq!(pace.bound(), None);
         }
-        assert_eq!(rests[6..], [4096, 4096, 4096]);
+        assert_eq!(rests[7..], [8192, 8192, 8192]);
         rest(&mut pace);
+        try_looks(&mut pace, |_| false);
         for _ in 0..FORGIVEN_AFTER {
             pace.looked(Look::Turned);
         }
@@ -339,8 +576,7 @@ mod tests {
 
     #[test]
     fn a_quick_peer_may_be_slow_now_and_then() {
-        let mut pace = Pace::UNKNOWN;
-        rest(&mut pace);
+        let mut pace = looking();
         for _ in 0..1000 {
             for _ in 0..MISS {
                 pace.looked(Look::Turned);
@@ -351,11 +587,71 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_elsewhere_is_followed_while_that_makes_its_turns_come_promptly() {
+        let mut follow = Follow::NEW;
+        let (late, prompt) = (2 * SAME_CPU, SAME_CPU / 2);
+        for _ in 0..1000 {
+            follow.woken_after(late);
+            assert_eq!(follow.next(), Step::Stay, "it may have been chance");
+            follow.woken_after(late);
+            assert_eq!(follow.next(), Step::Move);
+            for _ in 0..MOVE {
+                follow.woken_after(prompt);
+                assert_eq!(follow.next(), Step::Stay);
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_late_wherever_it_is_awaited_is_not_followed_for_long() {
+        let mut follow = Follow::NEW;
+        let mut moves = Vec::new();
+        for _ in 0..6 {
+            let (mut moved, mut gaps) = (0, 0);
+            loop {
+                follow.woken_after(2 * SAME_CPU);
+                gaps += 1;
+                match follow.next() {
+                    Step::Stay => {}
+                    Step::Move => moved += 1,
+                    Step::GiveUp => break,
+                }
+            }
+            moves.push((moved, gaps));
+        }
+        assert_eq!(moves[0].0, CREDIT_AT_FIRST / MOVE);
+        assert!(moves[1].1 > FOLLOW_REST_MIN);
+        assert!(moves[5].1 > FOLLOW_REST_MAX);
+    }
+
+    #[test]
+    fn few_of_many_prompt_sleeps_are_timed_and_all_are_counted() {
+        let mut pace = Pace::UNKNOWN;
+        rest(&mut pace);
+        pace.rest_up_to(REST_MAX);
+        pace.rest_up_to(REST_MAX);
+        pace.rest_up_to(REST_MAX);
+        let State::Resting(left) = pace.state else {
+            panic!("it rests");
+        };
+        let (mut sleeps, mut timed) = (0, 0);
+        while pace.bound().is_none() {
+            sleeps += 1;
+            if pace.begin_sleep().is_some() {
+                timed += 1;
+                pace.slept(SAME_CPU / 2);
+            }
+        }
+        assert_eq!(sleeps, left);
+        assert!(timed < left / 2, "{timed} of {left}");
+    }
+
+    #[test]
     fn a_machine_with_one_cpu_neither_spins_nor_reads_the_clock() {
         let mut wait = Wait {
             policy: Policy::Adaptive {
                 pace: Pace {
-                    state: LOOKING,
+                    state: State::TRYING,
                     ..Pace::UNKNOWN
                 },
                 spinners_max: 0,

@@ -8,6 +8,8 @@
     reason = "the crate uses what the model does not"
 )]
 
+#[path = "../src/place.rs"]
+mod place;
 #[path = "../src/turns.rs"]
 mod turns;
 #[path = "../src/wait.rs"]
@@ -20,7 +22,7 @@ mod sync {
     pub(crate) use loom::sync::Arc;
     use loom::sync::atomic::fence;
     pub(crate) use loom::thread::yield_now;
-    pub(crate) use std::sync::atomic::Ordering::SeqCst;
+    pub(crate) use std::sync::atomic::Ordering::{Release, SeqCst};
 
     /// Loom orders atomics more loosely than `SeqCst` promises; a fence on each side makes up for it.
     fn ordered<T>(access: impl FnOnce() -> T) -> T {

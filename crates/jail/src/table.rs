@@ -47,7 +47,7 @@ const PACKETS: u32 =
     (libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
 
 /// Linux 6.6, the same on every architecture; `libc` names it on some.
-const SYS_FCHMODAT2: i64 = 452;
+pub(crate) const SYS_FCHMODAT2: i64 = 452;
 
 const FUTEX_WAIT: u32 = 0;
 const FUTEX_WAKE: u32 = 1;
@@ -92,7 +92,7 @@ const RUNTIME: &[Rule] = &[
         SYS_clone3,
         Always,
         [],
-        "refused with ENOSYS by the filter beneath"
+        "refused with ENOSYS before these rows are looked at"
     ),
     call!(SYS_set_robust_list, Always, [], "thread start"),
     call!(SYS_rseq, Always, [], "thread start and end"),
@@ -132,6 +132,12 @@ const RUNTIME: &[Rule] = &[
         Always,
         [],
         "how many processors there are; thread attributes"
+    ),
+    call!(
+        SYS_sched_setaffinity,
+        Always,
+        [Is(0, 0)],
+        "a channel's thread leaves the CPU of its client to look at it"
     ),
     call!(SYS_getrandom, Always, [], "hash seeds"),
     call!(
