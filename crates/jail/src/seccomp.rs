@@ -11,6 +11,7 @@ use seccompiler::{
 };
 
 use crate::Error;
+use crate::table::SYS_FCHMODAT2;
 pub use crate::table::{LOCKED_OUT, READ_ONLY_REFUSED, RULES};
 
 /// One row: a call, when it is needed, what its arguments must be, and why it is here at all.
@@ -112,21 +113,48 @@ pub(crate) fn allow_list(wants: Wants) -> Result<BpfProgram, Error> {
             hot.add(rule, wants)?;
         }
     }
-    let mut program = passing_on(hot.compile(PASSED_ON, SeccompAction::Allow)?);
-    program.extend(chains.compile(SeccompAction::Trap, SeccompAction::Allow)?);
-    Ok(program)
+    Ok(one_after_the_other([
+        hot.compile(PASSED_ON, SeccompAction::Allow)?,
+        refuse_or(&[CLONE3], libc::ENOSYS, PASSED_ON)?,
+        chains.compile(SeccompAction::Trap, SeccompAction::Allow)?,
+    ]))
 }
+
+/// The filter of a thread that serves: what it changes its own confinement with is refused from now
+/// on, and if it may not write, what changes files. Says nothing about other calls.
+pub(crate) fn narrower(readonly: bool) -> Result<BpfProgram, Error> {
+    let changing = if readonly { READ_ONLY_REFUSED } else { &[] };
+    Ok(one_after_the_other([
+        refuse_or(changing, libc::EROFS, PASSED_ON)?,
+        refuse_or(LOCKED_OUT, libc::EPERM, SeccompAction::Allow)?,
+    ]))
+}
+
+/// Hides its flags in memory, out of a filter's sight: "no such call" makes the runtime use `clone`,
+/// whose flags can be seen.
+const CLONE3: i64 = libc::SYS_clone3;
 
 /// Calls of every request whose arguments are looked at. The kernel remembers which calls a filter
 /// lets through whatever their arguments; for these it runs the filter each time, which is a chain
 /// in the order of the calls' numbers. So their rows come first (measured: half a microsecond of
 /// each request).
-const HOT: [i64; 3] = [libc::SYS_futex, libc::SYS_statx, libc::SYS_openat];
+const HOT: [i64; 4] = [
+    libc::SYS_futex,
+    libc::SYS_statx,
+    libc::SYS_openat,
+    SYS_FCHMODAT2,
+];
 
-/// Stands for "go on with the next program" until [`passing_on`] has put a jump there.
+/// Stands for "go on with the next program" until [`one_after_the_other`] has put a jump there.
 const PASSED_ON: SeccompAction = SeccompAction::Log;
 
-/// A program that another one follows: what it does not decide, that one does.
+/// One filter out of several: what one does not decide, the next one does. One, because the kernel
+/// runs every filter of a thread for each call whose arguments are looked at.
+fn one_after_the_other<const N: usize>(programs: [BpfProgram; N]) -> BpfProgram {
+    programs.into_iter().flat_map(passing_on).collect()
+}
+
+/// A program that another one follows, unless it decides everything.
 fn passing_on(mut program: BpfProgram) -> BpfProgram {
     let length = program.len();
     for (at, instruction) in program.iter_mut().enumerate() {
@@ -142,23 +170,13 @@ fn passing_on(mut program: BpfProgram) -> BpfProgram {
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 
-/// `clone3` hides its flags in memory, out of a filter's sight: "no such call" makes the runtime
-/// use `clone`, whose flags can be seen. Lies under the allow list, which lets the call through.
-pub(crate) fn refuse_clone3() -> Result<BpfProgram, Error> {
-    refuse(&[(libc::SYS_clone3, libc::ENOSYS)])
-}
-
-/// Answers the named calls with an errno and says nothing about others.
-pub(crate) fn refuse(calls: &[(i64, i32)]) -> Result<BpfProgram, Error> {
-    let errno = calls.first().map_or(libc::EPERM, |(_, errno)| *errno);
+/// Answers the named calls with an errno and leaves the others to `otherwise`.
+fn refuse_or(calls: &[i64], errno: i32, otherwise: SeccompAction) -> Result<BpfProgram, Error> {
     let mut chains = Chains::default();
-    for (number, _) in calls {
+    for number in calls {
         chains.0.entry(*number).or_default();
     }
-    chains.compile(
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno.unsigned_abs()),
-    )
+    chains.compile(otherwise, SeccompAction::Errno(errno.unsigned_abs()))
 }
 
 /// Installs for all threads.
@@ -341,6 +359,8 @@ mod tests {
             };
             assert!(allow_list(wants).unwrap().len() < 4096);
         }
-        assert!(!refuse_clone3().unwrap().is_empty());
+        for readonly in [false, true] {
+            assert!(!narrower(readonly).unwrap().is_empty());
+        }
     }
 }

@@ -39,18 +39,7 @@ impl ThreadJail {
             sockets: self.sockets,
         };
         let landlock = restrict(&[tree]).map_err(|error| Error::Seal(error.to_string()))?;
-        if readonly {
-            let refused: Vec<_> = seccomp::READ_ONLY_REFUSED
-                .iter()
-                .map(|call| (*call, libc::EROFS))
-                .collect();
-            seccomp::install_here(&seccomp::refuse(&refused)?)?;
-        }
-        let locked: Vec<_> = seccomp::LOCKED_OUT
-            .iter()
-            .map(|call| (*call, libc::EPERM))
-            .collect();
-        seccomp::install_here(&seccomp::refuse(&locked)?)?;
+        seccomp::install_here(&seccomp::narrower(readonly)?)?;
         Ok(ThreadReport { landlock })
     }
 }
