@@ -29,6 +29,22 @@ pub(crate) struct Calls {
     pub(crate) work: Work,
     /// What removes what `work` leaves behind: no part of the case.
     pub(crate) after: Option<Work>,
+    /// Data that have to cross the window besides: what `work` does, done there.
+    pub(crate) data: Option<Data>,
+}
+
+/// Data of a request or a reply, which a server moves between the file and the window.
+pub(crate) struct Data {
+    pub(crate) file: OwnedFd,
+    pub(crate) bytes: usize,
+    pub(crate) way: Way,
+}
+
+/// Which way data go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToClient,
+    FromClient,
 }
 
 const PIN: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -86,6 +102,7 @@ fn only(work: impl FnMut() -> Result<()> + Send + 'static) -> Calls {
     Calls {
         work: Box::new(work),
         after: None,
+        data: None,
     }
 }
 
@@ -169,20 +186,34 @@ fn open_close(place: Place) -> Calls {
 
 fn read(place: &Place, bytes: usize) -> Result<Calls> {
     let file = open(&place.root, "big", OFlags::RDONLY)?;
+    let data = Data {
+        file: file.try_clone()?,
+        bytes,
+        way: Way::ToClient,
+    };
     let mut buffer = vec![0_u8; bytes];
-    Ok(only(move || {
+    let mut calls = only(move || {
         pread(&file, &mut buffer[..], 0)?;
         Ok(())
-    }))
+    });
+    calls.data = Some(data);
+    Ok(calls)
 }
 
 fn write(place: &Place, bytes: usize) -> Result<Calls> {
     let file = open(&place.root, "big", OFlags::RDWR)?;
+    let data = Data {
+        file: file.try_clone()?,
+        bytes,
+        way: Way::FromClient,
+    };
     let buffer = vec![7_u8; bytes];
-    Ok(only(move || {
+    let mut calls = only(move || {
         pwrite(&file, &buffer, 0)?;
         Ok(())
-    }))
+    });
+    calls.data = Some(data);
+    Ok(calls)
 }
 
 fn getdents(place: &Place, dir: &str) -> Result<Calls> {

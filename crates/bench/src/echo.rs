@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use channel::{Socket, Wait, WindowFile};
 use client::Client;
+use wire::limits::{PREAD_REPLY_FIXED_BYTES, PWRITE_FIXED_BYTES};
 use wire::msg::session::ChannelReply;
 use wire::{Encode, Mid};
 
-use crate::bare::{self, Calls};
+use crate::bare::{self, Calls, Data, Way};
 use crate::failure::{Result, Tried};
 use crate::sample::median;
 use crate::session::Waiting;
@@ -54,6 +55,8 @@ pub(crate) struct Echo {
 #[derive(Debug)]
 pub(crate) struct Turns {
     channel: channel::Client,
+    /// What asks for the calls of the case.
+    pub(crate) request: Vec<u8>,
     reply: Vec<u8>,
     fds: Vec<OwnedFd>,
 }
@@ -82,9 +85,11 @@ impl Echo {
         Ok(answer.payload)
     }
 
-    /// Makes it ready for a case; whether it knows its calls.
-    pub(crate) fn prepare(&self, case: &str) -> Result<bool> {
-        Ok(self.ask(PREPARE, case.as_bytes())? == [1])
+    /// Makes it ready for a case; how long the case's request is, if it knows its calls.
+    pub(crate) fn prepare(&self, case: &str) -> Result<Option<usize>> {
+        let answer = self.ask(PREPARE, case.as_bytes())?;
+        let bytes = answer.first_chunk().copied().map(u64::from_le_bytes);
+        Ok(bytes.map(usize::try_from).transpose()?)
     }
 
     /// Microseconds that the calls alone take there.
@@ -106,6 +111,7 @@ impl Echo {
         let offer = crate::session::offer(answer)?;
         Ok(Turns {
             channel: channel::Client::connect(offer, waiting.wait()).tried("channel")?,
+            request: REQUEST.to_vec(),
             reply: Vec::new(),
             fds: Vec::new(),
         })
@@ -114,9 +120,14 @@ impl Echo {
 
 impl Turns {
     fn call(&mut self, mid: Mid) -> Result<()> {
+        let request = if mid == WORK {
+            self.request.as_slice()
+        } else {
+            &REQUEST
+        };
         let answered = self
             .channel
-            .call(mid.0, &REQUEST, &mut self.reply, &mut self.fds)
+            .call(mid.0, request, &mut self.reply, &mut self.fds)
             .tried("a turn")?;
         if answered == mid.0 {
             return Ok(());
@@ -160,6 +171,31 @@ struct Prepared(Arc<Mutex<Option<Calls>>>);
 impl Prepared {
     fn set(&self, calls: Option<Calls>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = calls;
+    }
+
+    /// How long the request is that asks for the calls.
+    fn request_bytes(&self) -> Option<usize> {
+        let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let data = calls.as_ref()?.data.as_ref();
+        let sent = data.filter(|data| data.way == Way::FromClient);
+        Some(sent.map_or(REQUEST.len(), |data| PWRITE_FIXED_BYTES + data.bytes))
+    }
+
+    /// The calls of a case whose data cross the window, done there; how much is in it then, behind the
+    /// reply's head. `None` if the case has no data.
+    fn run_in_window(&self, server: &mut channel::Server) -> Option<Result<usize>> {
+        let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Data { file, bytes, way } = calls.as_ref()?.data.as_ref()?;
+        let mut bulk = server.bulk();
+        Some(match way {
+            Way::ToClient => bulk
+                .pread(file.as_fd(), PREAD_REPLY_FIXED_BYTES, *bytes, 0)
+                .tried("pread"),
+            Way::FromClient => bulk
+                .pwrite(file.as_fd(), PWRITE_FIXED_BYTES, *bytes, 0)
+                .tried("pwrite")
+                .map(|_| 0),
+        })
     }
 
     fn run(&self, mid: Mid) -> Result<()> {
@@ -223,9 +259,9 @@ pub(crate) fn serve(root: Option<String>) -> Result<()> {
             }
             PREPARE => {
                 let calls = bare::calls(&root, &String::from_utf8_lossy(&payload));
-                let known = matches!(calls, Ok(Some(_)));
                 prepared.set(calls.ok().flatten());
-                (mid, vec![u8::from(known)])
+                let bytes = prepared.request_bytes().map(|bytes| bytes as u64);
+                (mid, bytes.map_or(Vec::new(), |n| n.to_le_bytes().to_vec()))
             }
             BARE => match prepared.bare_ns() {
                 Ok(ns) => (mid, ns.to_le_bytes().to_vec()),
@@ -246,9 +282,20 @@ fn offer(socket: &Socket, file: &WindowFile, wait: Wait, prepared: Prepared) -> 
         }
         let mut request = Vec::new();
         while let Ok(turn) = server.receive() {
-            server.copy_request(&mut request, turn.payload_bytes);
-            let answered = prepared.answers(Mid(turn.mid));
-            if server.reply(answered.0, &ANSWER, &[]).is_err() {
+            let mid = Mid(turn.mid);
+            let in_window = (mid == WORK).then(|| prepared.run_in_window(&mut server));
+            let answered = match in_window.flatten() {
+                Some(Ok(bytes)) => {
+                    let whole = PREAD_REPLY_FIXED_BYTES + bytes;
+                    server.reply_in_place(turn.mid, &REQUEST, whole)
+                }
+                _ => {
+                    server.copy_request(&mut request, turn.payload_bytes);
+                    let answered = prepared.answers(mid);
+                    server.reply(answered.0, &ANSWER, &[]).map(|_| ())
+                }
+            };
+            if answered.is_err() {
                 return;
             }
         }

@@ -185,9 +185,10 @@ impl Limit {
 
     /// The turns of a case, in the first of which its bare calls are made.
     fn case(&mut self, case: &Case, results: &mut Results) -> Result<()> {
-        if !self.echo.prepare(case.name)? {
+        let Some(request_bytes) = self.echo.prepare(case.name)? else {
             return Ok(());
-        }
+        };
+        self.turns.request.resize(request_bytes, 7);
         let summary = if case.name == FSTAT_SOCKET {
             warmed(self.time, || self.echo.socket_turn(true))
         } else {
