@@ -12,6 +12,7 @@ mod flags;
 mod hooks;
 mod log;
 mod process;
+mod profile;
 mod stats;
 
 use std::ffi::{OsStr, OsString};

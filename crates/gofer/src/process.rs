@@ -19,9 +19,10 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::Timespec;
 use server::{ConnectAs, Mount, MountPoints, Policy, Server};
 
-use crate::flags::{Dialect, Globals, GoferFlags, HostUds, SyntaxError, UsageError};
+use crate::flags::{CPU_PROFILE, Dialect, Globals, GoferFlags, HostUds, SyntaxError, UsageError};
 use crate::hooks;
 use crate::log::{Level, Log, LogDescriptors};
+use crate::profile;
 use crate::stats;
 
 /// A global flag that cannot be understood.
@@ -234,7 +235,7 @@ fn serve(
     let spec = Spec::read(inherited.take("spec-fd", flags.spec_fd)?, &flags.bundle)?;
     log.debug(format_args!("Spec: {}", spec.shown()));
     let hooks = hooks::CreateContainer::new(flags, &spec);
-    refuse_profiles(log, flags, inherited)?;
+    let profile = profiles(log, flags, inherited)?;
     let held = Held {
         _pin_ring: taken(inherited, "pin-ring-fd", flags.pin_ring_fd)?,
         sandbox_exit: taken(inherited, "sync-sentry-exit-fd", flags.sync_sentry_exit_fd)?,
@@ -249,9 +250,14 @@ fn serve(
         options(globals, flags, spec),
         descriptors(flags, inherited)?,
     )?;
-    let (mut sealed, descriptors_max) = confine(log, plan, &hooks, counters.as_deref())?;
+    let (mut sealed, descriptors_max, profile) =
+        confine(log, plan, &hooks, counters.as_deref(), profile)?;
     warn(log, sealed.warnings());
     log.info(format_args!("{}", sealed.report));
+    let recording = profile
+        .map(|sampling| sampling.record(log))
+        .transpose()
+        .map_err(|error| fatal(format_args!("starting the thread of the profile: {error}")))?;
     run_server(
         log,
         globals,
@@ -262,17 +268,22 @@ fn serve(
         spin_microseconds,
     )?;
     log.info("All connections have ended");
+    if let Some(recording) = recording {
+        recording.finish();
+    }
     wait_for_sandbox(log, held.sandbox_exit.as_ref());
     Ok(())
 }
 
-/// The jail's stages, in the only order that compiles; and how many descriptors we may have open.
+/// The jail's stages, in the only order that compiles; how many descriptors we may have open; and
+/// the profile, whose timer runs from just before the seal.
 fn confine(
     log: &Log,
     plan: Plan,
     hooks: &hooks::CreateContainer,
     counters: Option<&Counters>,
-) -> Result<(Sealed, usize), Fatal> {
+    profile: Option<profile::Prepared>,
+) -> Result<(Sealed, usize, Option<profile::Sampling>), Fatal> {
     log.debug("Waiting for the parent's synchronization descriptors");
     let mut synced = Starting::new(plan).wait()?;
     warn(log, synced.warnings());
@@ -289,7 +300,11 @@ fn confine(
     });
     let mut confined = rooted.confine()?;
     warn(log, confined.warnings());
-    Ok((confined.seal()?, descriptors_max))
+    let sampling = profile
+        .map(profile::Prepared::sample)
+        .transpose()
+        .map_err(|errno| fatal(format_args!("starting the timer of the profile: {errno}")))?;
+    Ok((confined.seal()?, descriptors_max, sampling))
 }
 
 fn warn(log: &Log, warnings: Vec<String>) {
@@ -308,14 +323,32 @@ fn taken(
         .transpose()
 }
 
-fn refuse_profiles(log: &Log, flags: &GoferFlags, inherited: &mut Inherited) -> Result<(), Fatal> {
+/// The CPU profile, if one is wanted; of other profiles one line says that they stay empty.
+fn profiles(
+    log: &Log,
+    flags: &GoferFlags,
+    inherited: &mut Inherited,
+) -> Result<Option<profile::Prepared>, Fatal> {
+    let mut prepared = None;
     for (flag, number) in &flags.profile_fds {
-        drop(inherited.take(flag, *number)?);
-        log.warning(format_args!(
-            "--{flag}: this gofer writes no such profile; the file stays empty"
-        ));
+        let file = inherited.take(flag, *number)?;
+        if *flag != CPU_PROFILE {
+            log.warning(format_args!(
+                "--{flag}: this gofer writes no such profile; the file stays empty"
+            ));
+            continue;
+        }
+        match profile::Prepared::new(file) {
+            Ok(ready) => {
+                log.info(format_args!(
+                    "--{flag}: writing where processor time goes, each second"
+                ));
+                prepared = Some(ready);
+            }
+            Err(error) => log.warning(format_args!("--{flag}: {error}; no profile is written")),
+        }
     }
-    Ok(())
+    Ok(prepared)
 }
 
 fn options(globals: &Globals, flags: &GoferFlags, spec: Spec) -> jail::Options {

@@ -46,6 +46,7 @@ mod mounts;
 mod plan;
 pub mod probe;
 mod rpc;
+pub mod sampler;
 pub mod seccomp;
 pub mod signals;
 pub mod spec;

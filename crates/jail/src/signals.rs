@@ -3,9 +3,15 @@
 
 #![allow(unsafe_code, reason = "signal handlers have no safe wrapper")]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::io::Errno;
+
+/// The descriptor of an event that is raised instead of ending, if somebody has something to finish.
+static INSTEAD: AtomicI32 = AtomicI32::new(-1);
+/// The status to end with then.
+static STATUS: AtomicI32 = AtomicI32::new(0);
 
 /// From now on HUP, INT and TERM end the process with status 128 + number, and QUIT with 2, as
 /// they end the reference. XFSZ is ignored: a client's write beyond a limit gets its `EFBIG`.
@@ -20,6 +26,8 @@ pub fn exit_on_signals() -> Result<(), Errno> {
         // SAFETY: all zeroes is a valid `sigaction`: no flags, nothing blocked.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = handler as libc::sighandler_t;
+        // For the case that the process goes on for a moment.
+        action.sa_flags = libc::SA_RESTART;
         // SAFETY: `action` lives, and its handler only makes a call that is allowed in one.
         if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
             let error = std::io::Error::last_os_error();
@@ -27,6 +35,18 @@ pub fn exit_on_signals() -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// The next signal that would end the process raises `event` instead, once; whoever waits for it
+/// ends the process with [`status_asked_for`]. A second signal ends it at once.
+pub fn raise_instead(event: OwnedFd) {
+    INSTEAD.store(event.into_raw_fd(), Ordering::Release);
+}
+
+/// The status of the signal that has raised the event, if one has.
+pub fn status_asked_for() -> Option<i32> {
+    let status = STATUS.load(Ordering::Acquire);
+    (status != 0).then_some(status)
 }
 
 /// For a process that ends in its own time: from now on HUP, INT and TERM only make the descriptor
@@ -61,6 +81,16 @@ extern "C" fn leave(signal: libc::c_int) {
     } else {
         128 + signal
     };
+    let event = INSTEAD.swap(-1, Ordering::AcqRel);
+    if event >= 0 {
+        STATUS.store(status, Ordering::Release);
+        let one = 1_u64;
+        let bytes = size_of_val(&one);
+        // SAFETY: `one` lives, and the descriptor is never closed. Allowed in a handler.
+        if unsafe { libc::write(event, (&raw const one).cast(), bytes) } > 0 {
+            return;
+        }
+    }
     // SAFETY: `_exit` may be called from a signal handler; nothing of ours has to be tidied.
     unsafe { libc::_exit(status) }
 }

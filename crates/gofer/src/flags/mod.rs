@@ -20,6 +20,7 @@ use thiserror::Error;
 pub(crate) use globals::{CharacterDevices, Globals, HostUds, LogFormat};
 pub(crate) use gofer::{Dialect, GoferFlags};
 pub(crate) use grammar::SyntaxError;
+pub(crate) use table::CPU_PROFILE;
 
 /// Why there is nothing to start.
 #[derive(Debug, Error)]

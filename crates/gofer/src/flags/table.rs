@@ -161,10 +161,13 @@ pub(crate) const GOFER: &[Flag] = &[
     flag("trace-fd", Kind::Int),
 ];
 
+/// The gofer flag that gives a file for a CPU profile.
+pub(crate) const CPU_PROFILE: &str = "profile-cpu-fd";
+
 /// The gofer flags that give a file for a runtime profile.
 pub(crate) const PROFILES: [&str; 5] = [
     "profile-block-fd",
-    "profile-cpu-fd",
+    CPU_PROFILE,
     "profile-heap-fd",
     "profile-mutex-fd",
     "trace-fd",
