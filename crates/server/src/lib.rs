@@ -16,7 +16,10 @@ mod options;
 mod reply;
 mod rpc;
 mod serve;
+mod sync;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use connection::FIRST_MOUNT_SLOT;
 pub use options::{

@@ -4,12 +4,12 @@
 //! used again before 2^32 others were made in its slot.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use host::{Kind, dir::Devices};
 use wire::{Errno, FdId, OpenFlags};
 
 use crate::budget::Budget;
+use crate::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A file at a place in the tree.
 #[derive(Debug)]
@@ -252,58 +252,4 @@ fn index(id: FdId) -> Option<usize> {
 
 const fn generation(id: FdId) -> u32 {
     (id.0 >> 32) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may fail")]
-    use super::*;
-    use crate::budget::Shares;
-    use crate::options::Policy;
-
-    fn table(ids_max: usize) -> FdTable {
-        let policy = Policy {
-            ids_max,
-            ..Policy::default()
-        };
-        FdTable::new(Shares::new(&policy, 1).budget())
-    }
-
-    fn file() -> Entry {
-        let fd =
-            rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
-        Entry::Control(Arc::new(Control::new(fd, Kind::Directory)))
-    }
-
-    #[test]
-    fn ids_start_at_one_and_are_not_used_again() {
-        let table = table(10);
-        let first = table.insert(file()).unwrap();
-        assert_eq!(first, FdId(1));
-        table.remove([first].into_iter());
-        let second = table.insert(file()).unwrap();
-        assert_ne!(second, first);
-        assert_eq!(table.control(first).unwrap_err(), Errno::BADF);
-        assert!(table.control(second).is_ok());
-    }
-
-    #[test]
-    fn zero_and_foreign_numbers_name_nothing() {
-        let table = table(10);
-        table.insert(file()).unwrap();
-        for id in [0, 2, u64::MAX, 1 << 32, 1 << 32 | 1] {
-            assert_eq!(table.control(FdId(id)).unwrap_err(), Errno::BADF, "{id:#x}");
-        }
-    }
-
-    #[test]
-    fn a_full_table_refuses_one_more_and_takes_it_after_a_close() {
-        let table = table(2);
-        let first = table.insert(file()).unwrap();
-        assert_eq!(table.insert_two(file(), file()).unwrap_err(), Errno::MFILE);
-        table.insert(file()).unwrap();
-        assert_eq!(table.insert(file()).unwrap_err(), Errno::MFILE);
-        table.remove([first].into_iter());
-        table.insert(file()).unwrap();
-    }
 }
