@@ -13,7 +13,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rig::mounts::in_own_mounts;
 use rig::parent::{Dialect, Ended, Parent, write_bundle};
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -215,6 +217,22 @@ fn a9_a_mount_point_below_a_file_or_of_another_kind_is_named_with_its_source() {
     mounts_fail(directory_on_file, &["/file", "volume"]);
     let file_on_directory = |house: &House| vec![house.bind("single", "/dir", "rw")];
     mounts_fail(file_on_directory, &["/dir", "single"]);
+}
+
+#[test]
+fn a9_a_mount_point_that_is_missing_on_a_read_only_file_system_is_named_with_the_remedy() {
+    in_own_mounts(|| {
+        for dialect in DIALECTS {
+            let house = House::new();
+            let root = house.path("root");
+            mount_bind(&root, &root).unwrap();
+            mount_remount(&root, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+            house.write(&json!({ "mounts": [house.bind("volume", "/missing", "rw")] }));
+            let words = ["/missing", "volume", "read-only", "make it in the image"];
+            house.fails(house.parent(dialect, 1), FATAL, &words);
+            unmount(&root, UnmountFlags::DETACH).unwrap();
+        }
+    });
 }
 
 #[test]

@@ -304,6 +304,28 @@ fn the_newest_parent_opens_a_source_below_a_directory_that_the_ids_may_not_enter
 }
 
 #[test]
+fn older_parents_learn_why_a_source_below_such_a_directory_cannot_be_opened() {
+    for dialect in [Dialect::V2022_12, Dialect::V2024] {
+        let house = House::new();
+        fs::create_dir(house.path("hidden")).unwrap();
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(house.path("hidden"), closed).unwrap();
+        fs::rename(house.path("volume"), house.path("hidden/volume")).unwrap();
+        let source = house.path("hidden/volume");
+        change_mount(&house, |mount| mount["source"] = json!(source));
+        let parent = house.parent(dialect).id_maps(maps(0, MANY));
+        let mut gofer = parent.start().unwrap();
+        gofer.release();
+        assert_eq!(gofer.mounts().unwrap(), b"");
+        assert_eq!(gofer.wait().unwrap(), Ended::Status(128));
+        let log = fs::read_to_string(house.path("log")).unwrap();
+        for word in [source.to_str().unwrap(), "/data", "2026 and later opens it"] {
+            assert!(log.contains(word), "{word:?} is not in {log}");
+        }
+    }
+}
+
+#[test]
 fn the_newest_parent_maps_the_ids_of_a_mount() {
     let house = House::new();
     // On disk it is root's; mapped, it is the container's first user's.

@@ -75,6 +75,14 @@ fn nvidia_wish(spec: &Spec, docker: bool) -> bool {
     last.is_some_and(|value| !value.is_empty() && value != "void")
 }
 
+/// Who makes TPUs.
+const TPU_VENDOR: u32 = 0x1ae0;
+/// Those that the newest release knows. Older ones know the first two in this place; a device that
+/// they do not know is none that their sandbox would open.
+const TPU_DEVICES: [u32; 8] = [
+    0x005e, 0x0056, 0x0063, 0x0062, 0x006f, 0x006e, 0x0075, 0x0076,
+];
+
 fn is_nvidia(path: &str) -> bool {
     match path.strip_prefix("/dev/nvidia") {
         Some("ctl" | "-uvm") => true,
@@ -91,8 +99,8 @@ fn is_tpu(path: &str) -> bool {
         return false;
     };
     let device = format!("/sys/class/accel/accel{number}/device");
-    read_hex(&format!("{device}/vendor")) == Some(0x1ae0)
-        && matches!(read_hex(&format!("{device}/device")), Some(0x005e | 0x0056))
+    read_hex(&format!("{device}/vendor")) == Some(TPU_VENDOR)
+        && read_hex(&format!("{device}/device")).is_some_and(|id| TPU_DEVICES.contains(&id))
 }
 
 fn is_number(text: &str) -> bool {

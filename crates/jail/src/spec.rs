@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::walk::clean;
@@ -213,8 +214,7 @@ impl Spec {
     /// # Errors
     /// As for [`Spec::read`].
     pub fn parse(bytes: &[u8], bundle: &Path) -> Result<Self, Error> {
-        let mut spec: Self =
-            serde_json::from_slice(bytes).map_err(|error| Error::Spec(error.to_string()))?;
+        let mut spec = Self::decode(bytes)?;
         if spec.root.path.is_empty() {
             return Err(Error::Spec("root.path is missing".to_owned()));
         }
@@ -234,7 +234,73 @@ impl Spec {
     }
 }
 
+/// Every key that is looked at, in any object.
+const KEYS: [&str; 26] = [
+    "ociVersion",
+    "root",
+    "mounts",
+    "process",
+    "linux",
+    "annotations",
+    "hooks",
+    "path",
+    "readonly",
+    "destination",
+    "type",
+    "source",
+    "options",
+    "uidMappings",
+    "gidMappings",
+    "containerID",
+    "hostID",
+    "size",
+    "cwd",
+    "env",
+    "rootfsPropagation",
+    "devices",
+    "prestart",
+    "createContainer",
+    "args",
+    "timeout",
+];
+
+/// Go's rules for keys, by which the parent has read the same file: in any case if there is none in
+/// the right one. Of two equal ones the last has won by now. Keys of annotations are free.
+fn right_keys(value: Value) -> Value {
+    match value {
+        Value::Array(elements) => elements.into_iter().map(right_keys).collect(),
+        Value::Object(object) => {
+            let mut right = Map::new();
+            for (key, value) in object {
+                let known = KEYS.iter().find(|known| known.eq_ignore_ascii_case(&key));
+                let name = known.map_or(key.as_str(), |known| known);
+                let is_exact = name == key;
+                let value = match name {
+                    "annotations" => value,
+                    _ => right_keys(value),
+                };
+                if is_exact || !right.contains_key(name) {
+                    right.insert(name.to_owned(), value);
+                }
+            }
+            Value::Object(right)
+        }
+        other => other,
+    }
+}
+
 impl Spec {
+    fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let lenient = serde_json::from_slice(bytes)
+            .and_then(|value| serde_json::from_value(right_keys(value)));
+        lenient.or_else(|error| {
+            // This way it says where.
+            let strict: Result<Self, _> = serde_json::from_slice(bytes);
+            let error = strict.err().unwrap_or(error);
+            Err(Error::Spec(error.to_string()))
+        })
+    }
+
     /// For the debug log: the parts that decide what this process does, without the values of the
     /// application's variables, of which some are secrets.
     pub fn shown(&self) -> impl std::fmt::Display {
@@ -298,6 +364,21 @@ mod tests {
             [false, true, true, false],
             "a bind without source is not counted"
         );
+    }
+
+    #[test]
+    fn keys_are_found_in_any_case_and_the_last_of_two_counts() {
+        let text = br#"{"Root":{"PATH":"/a","readOnly":true},"process":{"cwd":"/x","cwd":"/y"},
+            "MOUNTS":[{"Destination":"/d","TYPE":"bind","Source":"/s"}],
+            "path":1,"annotations":{"Path":"kept","path":"too"}}"#;
+        let spec = Spec::parse(text, "/b".as_ref()).unwrap();
+        assert_eq!((&*spec.root.path, spec.root.readonly), ("/a", true));
+        assert_eq!(spec.process.cwd, "/y");
+        assert!(spec.mounts[0].is_gofer_mount());
+        assert_eq!(spec.annotations["Path"], "kept");
+        let both = br#"{"root":{"Path":"/a","path":"/b","PATH":"/c"}}"#;
+        let spec = Spec::parse(both, "/b".as_ref()).unwrap();
+        assert_eq!(spec.root.path, "/b", "one in the right case comes first");
     }
 
     #[test]
