@@ -293,11 +293,10 @@ impl Spec {
     fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let lenient = serde_json::from_slice(bytes)
             .and_then(|value| serde_json::from_value(right_keys(value)));
-        lenient.or_else(|error| {
+        lenient.map_err(|error| {
             // This way it says where.
             let strict: Result<Self, _> = serde_json::from_slice(bytes);
-            let error = strict.err().unwrap_or(error);
-            Err(Error::Spec(error.to_string()))
+            Error::Spec(strict.err().unwrap_or(error).to_string())
         })
     }
 
