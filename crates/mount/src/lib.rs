@@ -17,7 +17,7 @@ mod tree;
 
 use std::time::Duration;
 
-pub use session::{MountError, Mounted, mount};
+pub use session::{MountError, Mounted, mount, on_device};
 pub use translate::Owners;
 
 /// How a tree is mounted.

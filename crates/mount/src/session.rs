@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
 use client::Client;
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::MountFlags;
 use thiserror::Error;
 use wire::Inode;
@@ -63,16 +63,14 @@ pub struct Mounted {
     worker: JoinHandle<()>,
 }
 
-/// Mounts the tree below `root` on `point`.
-///
-/// # Errors
-/// See [`MountError`].
-pub fn mount(
-    client: Client,
-    root: &Inode,
-    point: &Path,
-    options: &Options,
-) -> Result<Mounted, MountError> {
+/// What answers the kernel, and what does its chores.
+struct Parts {
+    kernel: Kernel,
+    worker: JoinHandle<()>,
+    notifier: Arc<OnceLock<Notifier>>,
+}
+
+fn parts(client: Client, root: &Inode, options: &Options) -> Result<Parts, MountError> {
     let (chores, work) = mpsc::channel();
     let client = Arc::new(client);
     let nodes = Arc::new(Nodes::new(root, chores.clone()));
@@ -84,10 +82,53 @@ pub fn mount(
     };
     let worker = worker.start(work).map_err(MountError::Thread)?;
     let tree = Tree::new(client, nodes, options.clone(), chores);
-    let session = attach(Kernel(Arc::new(tree)), root, point, options)?;
+    Ok(Parts {
+        kernel: Kernel(Arc::new(tree)),
+        worker,
+        notifier,
+    })
+}
+
+/// Mounts the tree below `root` on `point`.
+///
+/// # Errors
+/// See [`MountError`].
+pub fn mount(
+    client: Client,
+    root: &Inode,
+    point: &Path,
+    options: &Options,
+) -> Result<Mounted, MountError> {
+    let parts = parts(client, root, options)?;
+    let session = attach(parts.kernel, root, point, options)?;
     // Set once; nobody else has it.
-    _ = notifier.set(session.notifier());
-    Ok(Mounted { session, worker })
+    _ = parts.notifier.set(session.notifier());
+    Ok(Mounted {
+        session,
+        worker: parts.worker,
+    })
+}
+
+/// The tree below `root` for a connection that somebody else has made: an opened `/dev/fuse` that is
+/// mounted, or what speaks as one. One thread answers; the kernel's first message is waited for.
+///
+/// # Errors
+/// See [`MountError`].
+pub fn on_device(
+    client: Client,
+    root: &Inode,
+    device: OwnedFd,
+    options: &Options,
+) -> Result<Mounted, MountError> {
+    let parts = parts(client, root, options)?;
+    let session = Session::from_fd(parts.kernel, device, SessionACL::All, Config::default())
+        .map_err(MountError::Device)?;
+    // Set once; nobody else has it.
+    _ = parts.notifier.set(session.notifier());
+    Ok(Mounted {
+        session,
+        worker: parts.worker,
+    })
 }
 
 impl Mounted {

@@ -5,9 +5,11 @@
 //! Must hold: what is found on the way lands below `target/`; only `--keep` changes the repository.
 
 use std::{
+    collections::VecDeque,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
 };
 
 use crate::{
@@ -29,6 +31,8 @@ const RUSTFLAGS: &str = "-Cpasses=sancov-module \
 
 /// A run that takes longer hangs: far above the waits that targets themselves bound.
 const HANG_SECONDS: u32 = 60;
+/// Targets that run at a time: each uses a processor and a little of another.
+const AT_ONCE_MAX: usize = 2;
 /// Longest input that is made, in bytes.
 const INPUT_BYTES_MAX: u32 = 2000;
 
@@ -48,7 +52,7 @@ pub(crate) struct Args {
     list: bool,
 }
 
-/// Runs the targets one after the other; the first that finds something ends it.
+/// Runs the targets, or names them.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let all = targets()?;
     if args.list {
@@ -62,16 +66,42 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     run_for(&args.targets, args.seconds, args.keep)
 }
 
-/// The named targets, or all, for so many seconds each.
+/// The named targets, or all, for so many seconds each; two at a time where there are processors for
+/// it. Once one has found something no other is begun.
 pub(crate) fn run_for(names: &[String], seconds: u32, keep: bool) -> Result<(), Failure> {
     packages::need(&PACKAGES)?;
     let binaries = build()?;
-    let mut table = Vec::new();
-    for name in targets()? {
-        if names.is_empty() || names.contains(&name) {
-            table.push(Target::new(&name, &binaries)?.fuzz(seconds, keep)?);
+    let mut wanted = targets()?;
+    wanted.retain(|name| names.is_empty() || names.contains(name));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let waiting = Mutex::new(wanted.into_iter().collect::<VecDeque<_>>());
+    let next = || waiting.lock().ok()?.pop_front();
+    let work = || {
+        let mut table = Vec::new();
+        while let Some(name) = next() {
+            let line = Target::new(&name, &binaries).and_then(|target| target.fuzz(seconds, keep));
+            if line.is_err()
+                && let Ok(mut waiting) = waiting.lock()
+            {
+                waiting.clear();
+            }
+            table.push(line?);
         }
+        Ok(table)
+    };
+    let tables: Vec<Result<Vec<String>, Failure>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors.min(AT_ONCE_MAX))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let died = |_| Err(Failure("a thread of the runs panicked".to_owned()));
+        let ended = workers.into_iter().map(|worker| worker.join());
+        ended.map(|table| table.unwrap_or_else(died)).collect()
+    });
+    let mut table = Vec::new();
+    for part in tables {
+        table.extend(part?);
     }
+    table.sort();
     println!(
         "{:<12} {:>12} {:>10} {:>8}",
         "target", "executions", "coverage", "inputs"

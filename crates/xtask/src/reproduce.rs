@@ -39,6 +39,22 @@ pub(crate) fn run() -> Result<(), Failure> {
     )))
 }
 
+/// The usual reason why two builds differ: fails if the binary names the folder it was built in.
+pub(crate) fn check_names(binary: &Path) -> Result<(), Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    let (bytes, folder) = (read(binary)?, workspace());
+    let name = folder.as_os_str().as_bytes();
+    if bytes.windows(name.len()).any(|part| part == name) {
+        return Err(Failure(format!(
+            "{} holds the name of the folder it was built in, {}: another folder would give \
+             another binary",
+            binary.display(),
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Unpacks the commit into an empty folder and builds it there; the binary.
 fn build(folder: &Path) -> Result<PathBuf, Failure> {
     if folder.exists() {

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use crate::{
-    clients, fuzz, packages, rootfs,
+    clients, fuzz, packages, reproduce, rootfs,
     task::{self, Failure, cargo, target},
 };
 
@@ -32,9 +32,11 @@ const SEALED: [&str; 8] = [
     "service",
 ];
 
-/// How long each fuzz target runs here, in seconds; with `--long` the other. Few, because the corpora
-/// in the repository are played first and already hold what was found.
-const FUZZ_SECONDS: [u32; 2] = [10, 120];
+/// How many set-ups run while names are swapped under them; with `--long` the other.
+const SWAPPED_STARTS: [&str; 2] = ["200", "2000"];
+/// How long each fuzz target runs here, in seconds; with `--long` the other. Two run at a time, and
+/// the corpora in the repository, which already hold what was found, are played first.
+const FUZZ_SECONDS: [u32; 2] = [30, 180];
 
 /// What `cargo xtask test` accepts.
 #[derive(clap::Args)]
@@ -52,11 +54,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     packages::need(&PACKAGES)?;
     rootfs::run()?;
     task::run(&mut cargo(&["build", "--release", "--package", "gofer"]))?;
+    reproduce::check_names(&target().join("release/gofer"))?;
     task::run(&mut test(&["--workspace", "--exclude", "e2e"], args, &[]))?;
     // The complete behaviour of a server once more, this time by the sealed process.
     task::run(test(&SEALED, args, &[]).env("RIG_GOFER", target().join("release/gofer")))?;
     if args.filter.is_none() {
         fuzz::run_for(&[], FUZZ_SECONDS[usize::from(args.long)], false)?;
+    }
+    if args.long && args.filter.is_none() {
+        reproduce::run()?;
     }
     // Containers are many processes each, and `nothing is left behind` wants a quiet machine.
     task::run(&mut test(
@@ -73,6 +79,7 @@ fn test(which: &[&str], args: &Args, harness: &[&str]) -> Command {
         .arg("--")
         .args(harness)
         .args(args.long.then_some("--include-ignored"))
+        .env("JAIL_TEST_SWAPS", SWAPPED_STARTS[usize::from(args.long)])
         .env("GOFER_BIN", target().join("release/gofer"))
         .env("ROOTFS_DEBIAN", rootfs::folder().join("debian"))
         .env("ROOTFS_BUSYBOX", rootfs::folder().join("busybox"));
