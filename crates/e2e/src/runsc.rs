@@ -343,6 +343,37 @@ impl Running<'_> {
     }
 }
 
+impl Running<'_> {
+    /// Waits for its end, its input held open meanwhile. One that goes on longer than `patience` is
+    /// deleted as an operator would; whether that was needed.
+    ///
+    /// # Panics
+    /// If the host refuses to wait.
+    #[must_use]
+    pub fn wait_or_delete(mut self, patience: Duration) -> (Output, bool) {
+        let mut child = self.child.take().expect("only a wait takes the child");
+        let input = child.stdin.take();
+        let (done, watched) = mpsc::channel::<()>();
+        let (runsc, id) = (self.runsc, self.id.as_str());
+        let ended = thread::scope(|scope| {
+            let watch = scope.spawn(move || {
+                let late = watched.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
+                if late {
+                    runsc.must(&["delete", "--force", id]);
+                }
+                late
+            });
+            let output = runsc.watched(|| child.wait_with_output());
+            drop(done);
+            (output, watch.join())
+        });
+        drop(input);
+        let (output, deleted) = ended;
+        let output = output.expect("a child can be waited for");
+        (output, deleted.expect("deleting does not panic"))
+    }
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {

@@ -28,10 +28,15 @@ fn dice(round: u32) -> u32 {
     round.wrapping_mul(2_654_435_761) >> 8
 }
 
-/// Both releases in turn; the older knows no directfs and gets no flag for it.
-fn kill_gofers(rounds: u32, newer: &[&str]) {
-    let Some(stage) = Stage::set() else { return };
-    let mut acknowledged = 0;
+/// How long a sandbox may take to end with its gofer before it counts as one that has not noticed.
+/// It takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Both releases in turn; the older knows no directfs and gets no flag for it. How many containers
+/// did not end with their gofer.
+fn kill_gofers(rounds: u32, newer: &[&str]) -> u32 {
+    let Some(stage) = Stage::set() else { return 0 };
+    let (mut acknowledged, mut stayed) = (0, 0);
     for round in 0..rounds {
         let release = Release::ALL[round as usize % Release::ALL.len()];
         let flags = match release {
@@ -39,13 +44,18 @@ fn kill_gofers(rounds: u32, newer: &[&str]) {
             _ => newer,
         };
         let runsc = Runsc::new(&stage, release, flags);
-        acknowledged += kill_one(&stage, &runsc, dice(round));
+        let (last, has_stayed) = kill_one(&stage, &runsc, dice(round));
+        acknowledged += last;
+        stayed += u32::from(has_stayed);
     }
     assert!(acknowledged > 0, "no workload got as far as its first file");
+    println!("  {stayed} of {rounds} containers did not end with their gofer");
+    stayed
 }
 
-/// Kills the gofer of one container; how many writes had been acknowledged by then.
-fn kill_one(stage: &Stage, runsc: &Runsc, dice: u32) -> u32 {
+/// Kills the gofer of one container; how many writes had been acknowledged by its end, and whether
+/// that had to be brought about.
+fn kill_one(stage: &Stage, runsc: &Runsc, dice: u32) -> (u32, bool) {
     let volume = runsc.folder().join("volume");
     fs::create_dir_all(&volume).unwrap();
     let bundle = Bundle::new(&stage.busybox, WORKLOAD)
@@ -58,7 +68,7 @@ fn kill_one(stage: &Stage, runsc: &Runsc, dice: u32) -> u32 {
     let gofer = Pid::from_raw(running.gofer_pid()).unwrap();
     thread::sleep(KILL_WITHIN * (dice % 1000) / 1000);
     kill_process(gofer, Signal::KILL).unwrap();
-    let output = running.wait();
+    let (output, stayed) = running.wait_or_delete(PATIENCE);
     assert!(!output.status.success(), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     // A last line may have been cut by the end.
@@ -74,18 +84,28 @@ fn kill_one(stage: &Stage, runsc: &Runsc, dice: u32) -> u32 {
         assert_eq!(content, format!("content {number}\n"), "of {last}");
     }
     runsc.check_nothing_is_left();
-    last
+    (last, stayed)
 }
 
 #[test]
 fn two_hundred_gofers_killed_under_a_workload_lose_no_acknowledged_write() {
-    kill_gofers(200, &["--directfs=false"]);
+    assert_eq!(kill_gofers(200, &["--directfs=false"]), 0);
 }
 
-/// Under directfs the sandbox writes without its gofer, and in about one of fifty rounds this release
-/// does not notice that it has none any more: its container goes on.
+/// Under directfs the sandbox writes without its gofer, and this release does not always notice that
+/// it has none any more (`docs/faults.md`): then its container goes on, and so do its writes.
+fn kill_gofers_under_directfs(rounds: u32) {
+    let stayed = kill_gofers(rounds, &[]);
+    assert!(stayed * 4 < rounds, "{stayed} of {rounds}");
+}
+
 #[test]
-#[ignore = "v2024-07 under directfs does not always notice that its gofer is gone"]
 fn gofers_killed_under_directfs_lose_no_acknowledged_write() {
-    kill_gofers(200, &[]);
+    kill_gofers_under_directfs(40);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn two_hundred_gofers_killed_under_directfs_lose_no_acknowledged_write() {
+    kill_gofers_under_directfs(200);
 }
