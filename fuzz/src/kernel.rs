@@ -161,9 +161,7 @@ impl Kernel {
             .small(7)
             .small(0);
         let parts = [IoSlice::new(&header.0), IoSlice::new(&arguments.0)];
-        self.device
-            .write_vectored(&parts)
-            .expect("somebody who serves the mount");
+        retry(|| self.device.write_vectored(&parts)).expect("somebody who serves the mount");
     }
 
     /// A message, and its answer, which has the form that the kernel takes.
@@ -173,7 +171,7 @@ impl Kernel {
     pub fn ask(&mut self, operation: u32, node: u64, arguments: &Words) -> Answer {
         self.tell(operation, node, arguments);
         loop {
-            let length = self.device.read(&mut self.room).expect("an answer");
+            let length = retry(|| self.device.read(&mut self.room)).expect("an answer");
             assert!(length >= HEADER_BYTES, "an answer to {operation}");
             let number = |at: usize| {
                 let bytes = [0, 1, 2, 3].map(|next| self.room[at + next]);
@@ -219,6 +217,16 @@ impl Kernel {
             .bytes(&[0; 44]);
         let answer = self.ask(op::INIT, 0, &arguments);
         assert_eq!(answer.errno, 0, "a kernel of today is served");
+    }
+}
+
+/// The fuzzer's own clock interrupts.
+fn retry(mut call: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 
