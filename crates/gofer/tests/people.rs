@@ -60,7 +60,7 @@ fn the_commands_status_and_output_are_ours_and_nothing_stays() {
             "{version}"
         );
         assert!(
-            stderr.contains("/proc/PID/exe is this gofer"),
+            stderr.contains("/proc/PID/exe is this gofer") && stderr.contains("engine runsc"),
             "{version}: {stderr}"
         );
         assert!(
@@ -178,7 +178,7 @@ fn without_a_runsc_the_message_says_where_it_was_looked_for() {
     ] {
         let mut command = Command::new(GOFER);
         command
-            .args(["do", "--", "true"])
+            .args(["do", "--engine", "runsc", "--", "true"])
             .env("PATH", empty.path())
             .env("GOFER_RUNSC", variable);
         let output = command.output().unwrap();

@@ -428,3 +428,34 @@ fn a_path_is_found_without_following_links_and_leaves_no_ids_behind() {
         assert_eq!(errno(b"link/b"), Errno::LOOP);
     }
 }
+
+/// The examples of the crate `client`, built where this test's program is.
+fn examples() -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "client", "--examples"])
+        .status()
+        .unwrap();
+    assert!(built.success(), "{built}");
+    Path::new(GOFER).parent().unwrap().join("examples")
+}
+
+#[test]
+fn the_clients_examples_show_what_is_served() {
+    let examples = examples();
+    let serve = Serve::start(&["--listen", "socket"]);
+    fs::create_dir_all(serve.at("tree/a/b")).unwrap();
+    fs::write(serve.at("tree/a/b/c"), "deep").unwrap();
+    let run = |example: &str, path: &str| {
+        let mut command = Command::new(examples.join(example));
+        let output = command.arg(serve.at("socket")).arg(path).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), said)
+    };
+    assert_eq!(run("cat", "a/b/c"), (true, "deep".to_owned()));
+    let (done, listed) = run("ls", "/");
+    let mut names: Vec<_> = listed.lines().map(|line| line.rsplit(' ').next()).collect();
+    names.sort_unstable();
+    assert_eq!((done, names), (true, vec![Some("a"), Some("name")]));
+    assert_eq!(run("tree", "a"), (true, "a\n  b\n    c\n".to_owned()));
+    assert_eq!(run("cat", "none"), (false, String::new()));
+}

@@ -30,7 +30,7 @@ use std::{
 
 use thiserror::Error;
 
-pub use signals::{Forward, die_like, forward};
+pub use signals::{Forward, Relay, die_like, forward, while_forwarding};
 
 /// The number of a process, as our own PID namespace sees it.
 pub type Pid = i32;
@@ -94,7 +94,7 @@ pub fn run(hook: Hook<'_>) -> Result<ExitStatus, HookError> {
         path: hook.replacement.clone(),
         cause,
     })?;
-    signals::while_forwarding(|relay| trace::follow(hook, &replacement, relay))
+    signals::while_forwarding(|relay| trace::follow(hook, &replacement, relay))?
 }
 
 /// An absolute path, valid in the gofer's working directory too.

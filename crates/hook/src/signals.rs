@@ -1,7 +1,8 @@
-//! Signals sent to us on the way to `runsc`, and job control.
+//! Signals sent to us on the way to the program we stand in for (`runsc`, a command), and job
+//! control.
 //!
-//! `runsc` shares our process group, so what a terminal sends reaches it without us. What a person
-//! or a supervisor sends to our number reaches only us, and is passed on.
+//! The program shares our process group, so what a terminal sends reaches it without us. What a
+//! person or a supervisor sends to our number reaches only us, and is passed on.
 
 #![allow(
     unsafe_code,
@@ -22,7 +23,7 @@ use std::{
 use crate::{HookError, Pid, ptrace};
 
 /// Taken from our own hands and passed on. The stops among them are answered by stopping after
-/// `runsc` has, so that a shell sees one job that stops as a whole.
+/// the program has, so that a shell sees one job that stops as a whole.
 const RELAYED: [i32; 15] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -55,7 +56,7 @@ pub enum Forward {
 
 /// Judges a signal by its `si_code`.
 ///
-/// A terminal that hangs up tells only the session's leader; if that is us, `runsc` must hear it.
+/// A terminal that hangs up tells only the session's leader; if that is us, the program must hear it.
 #[must_use]
 pub fn forward(signal: i32, code: i32, session_leader: bool) -> Forward {
     let from_kernel = code == libc::SI_KERNEL;
@@ -65,13 +66,13 @@ pub fn forward(signal: i32, code: i32, session_leader: bool) -> Forward {
     Forward::Yes
 }
 
-/// What the thread that traces and the one that relays tell each other.
-pub(crate) struct Relay {
-    /// The mask we were called with, for `runsc` to start with.
+/// What the thread that follows a program and the one that relays signals to it tell each other.
+pub struct Relay {
+    /// The mask we were called with, for the program to start with.
     pub(crate) mask: libc::sigset_t,
-    /// `runsc`, 0 before it exists and after it has ended.
-    runsc: AtomicI32,
-    /// `runsc` is stopped.
+    /// The program, 0 before it exists and after it has ended.
+    program: AtomicI32,
+    /// The program is stopped.
     stopped: AtomicBool,
     /// Somebody wants the job to stop.
     stop_wanted: AtomicBool,
@@ -79,13 +80,13 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// From now on signals have a receiver, until `runsc` has ended (0).
-    pub(crate) fn relay_to(&self, pid: Pid) {
-        self.runsc.store(pid, SeqCst);
+    /// From now on signals have a receiver, until the program has ended (0).
+    pub fn relay_to(&self, pid: Pid) {
+        self.program.store(pid, SeqCst);
     }
 
-    /// Whether `runsc` is stopped: then we stop too, if the whole job was meant.
-    pub(crate) fn set_stopped(&self, stopped: bool) {
+    /// Whether the program is stopped: then we stop too, if the whole job was meant.
+    pub fn set_stopped(&self, stopped: bool) {
         self.stopped.store(stopped, SeqCst);
         self.stop_together();
     }
@@ -100,30 +101,33 @@ impl Relay {
     fn handle(&self, signal: i32, code: i32) {
         // SAFETY: no memory is involved.
         let leader = unsafe { libc::getsid(0) == libc::getpid() };
-        let runsc = self.runsc.load(SeqCst);
+        let program = self.program.load(SeqCst);
         let stops = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
-        // A shell continues the whole group; only if `runsc` still stands was it us alone.
+        // A shell continues the whole group; only if the program still stands was it us alone.
         let heard = signal == libc::SIGCONT && !self.stopped.load(SeqCst);
         if stops || signal == libc::SIGCONT {
             self.stop_wanted.store(stops, SeqCst);
         }
-        if runsc != 0 && !heard && forward(signal, code, leader) == Forward::Yes {
-            ptrace::kill(runsc, signal);
+        if program != 0 && !heard && forward(signal, code, leader) == Forward::Yes {
+            ptrace::kill(program, signal);
         }
         self.stop_together();
     }
 }
 
-/// Traces on a thread of its own (when that ends, the kernel lets every tracee go) and relays
-/// signals on this one meanwhile.
-pub(crate) fn while_forwarding(
-    trace: impl FnOnce(&Relay) -> Result<ExitStatus, HookError> + Send,
-) -> Result<ExitStatus, HookError> {
+/// Follows a program on a thread of its own (when that ends, the kernel lets every tracee go) and
+/// relays signals on this one meanwhile. Threads that `follow` starts block those signals too.
+///
+/// Call it before other threads exist: a thread that does not block the signals would take them.
+///
+/// # Errors
+/// No signals or no thread to be had.
+pub fn while_forwarding<T: Send>(follow: impl FnOnce(&Relay) -> T + Send) -> Result<T, HookError> {
     let signals = set(RELAYED.iter().chain([&WAKE]));
     let masked = Masked::new(&signals).map_err(host("sigaction"))?;
     let relay = Relay {
         mask: masked.before,
-        runsc: AtomicI32::new(0),
+        program: AtomicI32::new(0),
         stopped: AtomicBool::new(false),
         stop_wanted: AtomicBool::new(false),
         done: AtomicBool::new(false),
@@ -131,14 +135,14 @@ pub(crate) fn while_forwarding(
     // SAFETY: no memory is involved.
     let us = unsafe { libc::pthread_self() };
     thread::scope(|scope| {
-        let tracer = thread::Builder::new()
+        let follower = thread::Builder::new()
             .name("hook".to_owned())
             .spawn_scoped(scope, || {
                 let _wake = Wake {
                     relay: &relay,
                     thread: us,
                 };
-                trace(&relay)
+                follow(&relay)
             })
             .map_err(host("clone"))?;
         while !relay.done.load(SeqCst) {
@@ -146,13 +150,12 @@ pub(crate) fn while_forwarding(
                 relay.handle(signal, code);
             }
         }
-        tracer
-            .join()
-            .unwrap_or_else(|payload| panic::resume_unwind(payload))
+        let ended = follower.join();
+        Ok(ended.unwrap_or_else(|payload| panic::resume_unwind(payload)))
     })
 }
 
-/// Ends the relaying when the tracing thread ends, however that happens.
+/// Ends the relaying when the following thread ends, however that happens.
 struct Wake<'a> {
     relay: &'a Relay,
     thread: libc::pthread_t,
@@ -183,7 +186,7 @@ struct Masked {
 }
 
 impl Masked {
-    /// Blocks `signals`. `SIGCHLD` must not be ignored (the kernel would reap `runsc` for us), and
+    /// Blocks `signals`. `SIGCHLD` must not be ignored (the kernel would reap the program for us), and
     /// must not come at each stop of a tracee.
     fn new(signals: &libc::sigset_t) -> io::Result<Self> {
         let mut before = MaybeUninit::zeroed();

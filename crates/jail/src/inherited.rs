@@ -75,7 +75,7 @@ fn mark_close_on_exec(number: RawFd) -> Result<(), Errno> {
 }
 
 /// Closes every descriptor from 3 up that is not in `keep` (ascending).
-fn close_others(keep: impl Iterator<Item = RawFd>) -> Result<(), Error> {
+pub(crate) fn close_others(keep: impl Iterator<Item = RawFd>) -> Result<(), Error> {
     let mut first = 3_u32;
     for number in keep {
         let number = number.unsigned_abs();

@@ -24,12 +24,14 @@
 //! # Ok(()) }
 //! ```
 
+pub mod apart;
 mod attributes;
 mod broker;
 mod build;
 mod call_names;
 mod capabilities;
 pub mod clock;
+pub mod command;
 pub mod conf;
 mod devices;
 mod directory;

@@ -179,6 +179,33 @@ fn refuse_or(calls: &[i64], errno: i32, otherwise: SeccompAction) -> Result<BpfP
     chains.compile(otherwise, SeccompAction::Errno(errno.unsigned_abs()))
 }
 
+/// Answers what matches a row with `EPERM` and says nothing about the rest.
+pub(crate) fn refuse_rows(rules: &[Rule]) -> Result<BpfProgram, Error> {
+    let mut chains = Chains::default();
+    for rule in rules {
+        chains.add(rule, Wants::default())?;
+        #[cfg(target_arch = "x86_64")]
+        for number in x32(rule.number) {
+            chains.add(&Rule { number, ..*rule }, Wants::default())?;
+        }
+    }
+    chains.compile(
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM.unsigned_abs()),
+    )
+}
+
+/// The same call under the numbers of the x32 interface, which kernels may have beside the usual
+/// one under the same architecture.
+#[cfg(target_arch = "x86_64")]
+fn x32(number: i64) -> impl Iterator<Item = i64> {
+    const X32: i64 = 0x4000_0000;
+    let own = (number == libc::SYS_ioctl).then_some(514);
+    std::iter::once(number)
+        .chain(own)
+        .map(|number| number | X32)
+}
+
 /// Installs for all threads.
 pub(crate) fn install_everywhere(program: &BpfProgram) -> Result<(), Error> {
     seccompiler::apply_filter_all_threads(program).map_err(|error| Error::Seal(error.to_string()))

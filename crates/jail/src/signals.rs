@@ -21,17 +21,25 @@ static STATUS: AtomicI32 = AtomicI32::new(0);
 pub fn exit_on_signals() -> Result<(), Errno> {
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT] {
-        let handler = leave as extern "C" fn(libc::c_int);
-        // SAFETY: all zeroes is a valid `sigaction`: no flags, nothing blocked.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = handler as libc::sighandler_t;
-        // For the case that the process goes on for a moment.
-        action.sa_flags = libc::SA_RESTART;
-        // SAFETY: `action` lives, and its handler only makes a call that is allowed in one.
-        if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
-            let error = std::io::Error::last_os_error();
-            return Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL));
+    for signal in ENDING {
+        handle(signal)?;
+    }
+    Ok(())
+}
+
+/// The same without XFSZ, and without those that whoever has started us wants ignored: for a
+/// process that will start a program, which inherits what is ignored.
+///
+/// # Errors
+/// The host's errno.
+pub fn exit_unless_ignored() -> Result<(), Errno> {
+    for signal in ENDING {
+        // SAFETY: all zeroes is a valid `sigaction`.
+        let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: nothing is changed, and `now` lives.
+        unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+        if now.sa_sigaction != libc::SIG_IGN {
+            handle(signal)?;
         }
     }
     Ok(())
@@ -47,6 +55,23 @@ pub fn raise_instead(event: OwnedFd) {
 pub fn status_asked_for() -> Option<i32> {
     let status = STATUS.load(Ordering::Acquire);
     (status != 0).then_some(status)
+}
+
+const ENDING: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT];
+
+fn handle(signal: libc::c_int) -> Result<(), Errno> {
+    let handler = leave as extern "C" fn(libc::c_int);
+    // SAFETY: all zeroes is a valid `sigaction`: nothing blocked.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // For the case that the process goes on for a moment.
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: `action` lives, and its handler only makes a call that is allowed in one.
+    if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::INVAL));
+    }
+    Ok(())
 }
 
 /// For a process that ends in its own time: from now on HUP, INT and TERM only make the descriptor

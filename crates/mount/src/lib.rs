@@ -17,7 +17,7 @@ mod tree;
 
 use std::time::Duration;
 
-pub use session::{MountError, Mounted, mount, on_device};
+pub use session::{MountError, Mounted, adopt, mount, on_device, place};
 pub use translate::Owners;
 
 /// How a tree is mounted.

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
@@ -22,6 +22,10 @@ use crate::tree::Tree;
 
 /// What lists of mounts call the type: `fuse`, and what it is of that.
 const SUBTYPE: &str = "gofer";
+/// Bits of a mode that say what kind of file it is, and two kinds.
+const TYPE_BITS: u32 = 0o170_000;
+const DIRECTORY: u32 = 0o040_000;
+const REGULAR: u32 = 0o100_000;
 
 /// Why nothing is mounted.
 #[derive(Debug, Error)]
@@ -63,14 +67,65 @@ pub struct Mounted {
     worker: JoinHandle<()>,
 }
 
-/// What answers the kernel, and what does its chores.
-struct Parts {
-    kernel: Kernel,
-    worker: JoinHandle<()>,
-    notifier: Arc<OnceLock<Notifier>>,
+/// Mounts the tree below `root` on `point`.
+///
+/// # Errors
+/// See [`MountError`].
+pub fn mount(
+    client: Client,
+    root: &Inode,
+    point: &Path,
+    options: &Options,
+) -> Result<Mounted, MountError> {
+    run(client, root, options, |kernel| {
+        attach(kernel, root, point, options)
+    })
 }
 
-fn parts(client: Client, root: &Inode, options: &Options) -> Result<Parts, MountError> {
+/// Puts a mount on `point` that nobody answers for yet: whoever looks at it waits until somebody
+/// [`adopt`]s the device, in this process or in another that it is handed to. `device` is
+/// `/dev/fuse`, opened in the user namespace in which this is called; that namespace's ids are the
+/// ones that the mount speaks of. `directory` is whether a directory is mounted, or another file.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn place(
+    device: BorrowedFd<'_>,
+    directory: bool,
+    point: &Path,
+    options: &Options,
+) -> Result<(), MountError> {
+    let kind = if directory { DIRECTORY } else { REGULAR };
+    by_ourselves(device, kind, point, options).map_err(|cause| MountError::Point {
+        path: point.to_owned(),
+        cause,
+    })
+}
+
+/// Answers for a mount that was [`place`]d.
+///
+/// # Errors
+/// See [`MountError`]; nothing was mounted with this device.
+pub fn adopt(
+    device: OwnedFd,
+    client: Client,
+    root: &Inode,
+    options: &Options,
+) -> Result<Mounted, MountError> {
+    run(client, root, options, |kernel| {
+        let mut config = config(options);
+        // Kernels clone a device only for whoever is in the user namespace in which it was opened.
+        config.clone_fd = false;
+        Session::from_fd(kernel, device, SessionACL::All, config).map_err(MountError::Device)
+    })
+}
+
+fn run(
+    client: Client,
+    root: &Inode,
+    options: &Options,
+    attach: impl FnOnce(Kernel) -> Result<Session<Kernel>, MountError>,
+) -> Result<Mounted, MountError> {
     let (chores, work) = mpsc::channel();
     let client = Arc::new(client);
     let nodes = Arc::new(Nodes::new(root, chores.clone()));
@@ -82,31 +137,10 @@ fn parts(client: Client, root: &Inode, options: &Options) -> Result<Parts, Mount
     };
     let worker = worker.start(work).map_err(MountError::Thread)?;
     let tree = Tree::new(client, nodes, options.clone(), chores);
-    Ok(Parts {
-        kernel: Kernel(Arc::new(tree)),
-        worker,
-        notifier,
-    })
-}
-
-/// Mounts the tree below `root` on `point`.
-///
-/// # Errors
-/// See [`MountError`].
-pub fn mount(
-    client: Client,
-    root: &Inode,
-    point: &Path,
-    options: &Options,
-) -> Result<Mounted, MountError> {
-    let parts = parts(client, root, options)?;
-    let session = attach(parts.kernel, root, point, options)?;
+    let session = attach(Kernel(Arc::new(tree)))?;
     // Set once; nobody else has it.
-    _ = parts.notifier.set(session.notifier());
-    Ok(Mounted {
-        session,
-        worker: parts.worker,
-    })
+    _ = notifier.set(session.notifier());
+    Ok(Mounted { session, worker })
 }
 
 /// The tree below `root` for a connection that somebody else has made: an opened `/dev/fuse` that is
@@ -120,14 +154,9 @@ pub fn on_device(
     device: OwnedFd,
     options: &Options,
 ) -> Result<Mounted, MountError> {
-    let parts = parts(client, root, options)?;
-    let session = Session::from_fd(parts.kernel, device, SessionACL::All, Config::default())
-        .map_err(MountError::Device)?;
-    // Set once; nobody else has it.
-    _ = parts.notifier.set(session.notifier());
-    Ok(Mounted {
-        session,
-        worker: parts.worker,
+    run(client, root, options, |kernel| {
+        Session::from_fd(kernel, device, SessionACL::All, Config::default())
+            .map_err(MountError::Device)
     })
 }
 
@@ -150,9 +179,7 @@ fn attach(
     point: &Path,
     options: &Options,
 ) -> Result<Session<Kernel>, MountError> {
-    let mut config = Config::default();
-    config.n_threads = Some(options.threads.max(1));
-    config.clone_fd = true;
+    let config = config(options);
     let failed = |cause| MountError::Point {
         path: point.to_owned(),
         cause,
@@ -162,7 +189,8 @@ fn attach(
         .write(true)
         .open("/dev/fuse")
         .map_err(MountError::Device)?;
-    match by_ourselves(&device, root, point, options) {
+    let kind = u32::from(root.stat.mode) & TYPE_BITS;
+    match by_ourselves(device.as_fd(), kind, point, options) {
         Ok(()) => {
             // The kernel knows who may look inside.
             let acl = SessionACL::All;
@@ -175,17 +203,28 @@ fn attach(
     }
 }
 
-/// `mount(2)`.
-fn by_ourselves(device: &File, root: &Inode, point: &Path, options: &Options) -> io::Result<()> {
-    let mode = u32::from(root.stat.mode) & 0o170_000;
+fn config(options: &Options) -> Config {
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.max(1));
+    config.clone_fd = true;
+    config
+}
+
+/// `mount(2)`; `kind` are the bits of a mode that say what kind of file the root is.
+fn by_ourselves(
+    device: BorrowedFd<'_>,
+    kind: u32,
+    point: &Path,
+    options: &Options,
+) -> io::Result<()> {
     let is_directory = std::fs::metadata(point)?.is_dir();
-    if is_directory != (mode == 0o040_000) {
+    if is_directory != (kind == DIRECTORY) {
         return Err(io::Error::other(
             "a directory is mounted on a directory, a file on a file",
         ));
     }
     let mut data = format!(
-        "fd={},rootmode={mode:o},user_id={},group_id={},default_permissions",
+        "fd={},rootmode={kind:o},user_id={},group_id={},default_permissions",
         device.as_raw_fd(),
         rustix::process::geteuid(),
         rustix::process::getegid()
@@ -198,11 +237,11 @@ fn by_ourselves(device: &File, root: &Inode, point: &Path, options: &Options) ->
         flags |= MountFlags::RDONLY;
     }
     let data = CString::new(data).map_err(io::Error::other)?;
-    let kind = format!("fuse.{SUBTYPE}");
+    let file_system = format!("fuse.{SUBTYPE}");
     let mounted = rustix::mount::mount(
         options.source.as_str(),
         point,
-        kind.as_str(),
+        file_system.as_str(),
         flags,
         data.as_c_str(),
     );

@@ -11,7 +11,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::task::{Failure, Tried, workspace};
+use crate::{
+    progress::Progress,
+    task::{Failure, Tried, workspace},
+};
 
 /// One release of `runsc` as Debian 12 carries it.
 struct Client {
@@ -101,8 +104,12 @@ fn fetch(client: &Client, runsc: &Path) -> Result<String, Failure> {
 
 fn fetch_into(private: &Path, client: &Client, runsc: &Path) -> Result<String, Failure> {
     let apt = Apt::new(private, client.suite)?;
+    let progress = Progress::new(client.name, 3);
+    progress.step("what Debian has");
     apt.run("update", &[])?;
+    progress.step("the package");
     apt.run("download", &["runsc"])?;
+    progress.step("unpacking it");
     let package = downloaded(private, client)?;
     let unpacked = private.join("unpacked");
     quietly(

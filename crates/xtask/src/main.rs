@@ -12,6 +12,7 @@ mod clients;
 mod demo;
 mod fuzz;
 mod packages;
+mod progress;
 mod reproduce;
 mod rootfs;
 mod sbom;

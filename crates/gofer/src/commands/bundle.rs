@@ -71,6 +71,8 @@ pub(super) struct Contents {
     pub(super) env: Vec<String>,
     pub(super) workdir: String,
     pub(super) terminal: bool,
+    /// Whether the network is its own, and so empty.
+    pub(super) network: bool,
     pub(super) binds: Vec<Bind>,
 }
 
@@ -170,6 +172,12 @@ fn make_private_dir(parent: &Path) -> Result<PathBuf, Failure> {
 
 fn config(contents: &Contents) -> Value {
     let capabilities = json!(CAPABILITIES);
+    let network = contents.network.then_some("network");
+    let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount"]
+        .into_iter()
+        .chain(network)
+        .map(|kind| json!({ "type": kind }))
+        .collect();
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -189,8 +197,7 @@ fn config(contents: &Contents) -> Value {
         "root": { "path": contents.rootfs, "readonly": false },
         "hostname": "gofer",
         "mounts": mounts(&contents.binds),
-        "linux": { "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" },
-            { "type": "uts" }, { "type": "mount" }] },
+        "linux": { "namespaces": namespaces },
     })
 }
 
@@ -222,6 +229,7 @@ mod tests {
             env: vec![],
             workdir: "/".into(),
             terminal: false,
+            network: true,
             binds: vec![Bind {
                 source: "/a".into(),
                 destination: "/b".into(),

@@ -25,6 +25,9 @@ const SIGSYS: i32 = 31;
 
 /// What `gofer check` accepts.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gofer check
+  gofer check --json | jq .missing")]
 pub(super) struct Args {
     /// Print one JSON object
     #[arg(long)]

@@ -7,6 +7,7 @@ mod bundle;
 mod check;
 mod find;
 mod mount;
+mod pages;
 mod report;
 mod runsc;
 mod sandbox;
@@ -23,12 +24,19 @@ use thiserror::Error;
 /// Exit status when the command could not do its own part, as `env` and shells have it.
 const STATUS_OURS: u8 = 125;
 
-/// Serves a gVisor sandbox's files in place of runsc's own gofer.
+/// Serves files to sandboxes from a jail: gVisor's, and others.
 #[derive(Parser)]
 #[command(
     name = "gofer",
     disable_version_flag = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "Examples:
+  gofer do ls -l /                          # a command that cannot change your files
+  gofer serve --listen /run/g.sock /srv     # a standing, confined file server
+  gofer mount --connect /run/g.sock /mnt    # and its files as a mount
+  gofer check                               # which protections this machine has
+
+A link to it called runsc, or runsc-anything, is `gofer runsc`: a runtime for container engines."
 )]
 struct Cli {
     /// Print the version and the releases of runsc it works with
@@ -52,13 +60,17 @@ enum Task {
     Serve(serve::Args),
     /// Try which protections a gofer has on this machine; status 1 if one is missing
     Check(check::Args),
+    /// Print the script with which a shell completes this command line
+    Completions(pages::CompletionsArgs),
+    /// Print the manual, or write its pages into a directory
+    Man(pages::ManArgs),
 }
 
 /// Why a command of ours fails, for people.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     #[error(
-        "found no runsc: neither --runsc nor GOFER_RUNSC names one, and there is none in PATH; install gVisor's runsc or name it"
+        "found no runsc: neither --runsc nor GOFER_RUNSC names one, and there is none in PATH; install gVisor's runsc or name it (`gofer do --engine fuse` does without)"
     )]
     NoRunsc,
     #[error("cannot use {path} as runsc: {why}")]
@@ -112,11 +124,13 @@ fn run_task(name: &OsStr, words: Vec<OsString>) -> Result<ExitStatus, Failure> {
     let cli = Cli::parse_from(std::iter::once(name.to_owned()).chain(words));
     match cli.command {
         Some(Task::Runsc(args)) => runsc::run(args.runsc, args.args),
-        Some(Task::Do(args)) => sandbox::run(args),
+        Some(Task::Do(args)) => sandbox::run(&args),
         Some(Task::Mount(args)) => mount::run(&args),
         Some(Task::Umount(args)) => umount::run(&args),
         Some(Task::Serve(args)) => serve::run(&args),
         Some(Task::Check(args)) => check::run(args),
+        Some(Task::Completions(args)) => pages::completions(&args),
+        Some(Task::Man(args)) => pages::man(&args),
         None => {
             println!("{}", crate::process::version());
             Ok(ExitStatus::default())
@@ -132,6 +146,34 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples_that_it_accepts() {
+        let mut cli = Cli::command();
+        cli.build();
+        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+            let name = command.get_name();
+            if name == "help" {
+                continue;
+            }
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let (_, examples) = help.split_once("Examples:\n").expect(name);
+            let lines = examples.lines().take_while(|line| !line.is_empty());
+            let lines: Vec<&str> = lines.map(str::trim).collect();
+            assert!(!lines.is_empty(), "{name}");
+            for line in lines {
+                // What a shell would take away: comments, pipes, other programs in front.
+                let line = line.split(" #").next().unwrap_or_default();
+                let line = line.split(['|', '>']).next().unwrap_or_default();
+                let at = line.find("gofer ").expect(line);
+                let words = line[at..].split_whitespace();
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{line}: {error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,10 @@ use super::{Failure, find};
 
 /// What `gofer runsc` accepts.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gofer runsc -- --version
+  gofer runsc -- --root=/run/runsc run --bundle /srv/bundle name
+  gofer runsc --runsc /opt/gvisor/runsc -- --rootless --network=none do ls /")]
 pub(super) struct Args {
     /// The runsc to run [default: $GOFER_RUNSC, then the first in PATH]
     #[arg(long, value_name = "PATH")]

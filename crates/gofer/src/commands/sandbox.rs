@@ -1,26 +1,59 @@
 //! `gofer do`: one command in a sandbox whose files this gofer serves.
+//!
+//! Belongs here: what is asked for, and which engine runs it. Elsewhere: the engines (`runsc`,
+//! `fuse`).
 
-use std::ffi::OsString;
+mod fuse;
+mod inside;
+mod runsc;
+mod words;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 
-use hook::Hook;
+use clap::ValueEnum;
 
-use super::bundle::{Bind, Bundle, Contents};
-use super::report::{Report, Sampler};
+use super::bundle::{Bind, Contents};
 use super::{Failure, find};
-use crate::stats;
 
 /// PATH in a sandbox whose root is not the host's, so that the host's says nothing.
 const PATH_INSIDE: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Every file operation becomes a request to the gofer.
-const NO_DIRECTFS: &str = "--directfs=false";
+/// What isolates the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Engine {
+    /// runsc where there is one, else fuse; stderr says which
+    Auto,
+    /// gVisor: the command never calls the host's kernel
+    Runsc,
+    /// Namespaces and a kernel mount; needs nothing but Linux, whose kernel the command shares
+    Fuse,
+}
+
+/// What the command can reach beyond the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Network {
+    /// Nothing but itself
+    None,
+    /// All that the host can, and the host
+    Host,
+}
 
 /// What `gofer do` accepts.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gofer do ls -l /                                  # sees your files, can change none
+  gofer do --bind .:/src --workdir /src make test   # writes reach . and nothing else
+  gofer do --rootfs ./image --bind /data:/data:ro sh
+  gofer do --engine runsc --stats -- git status     # under gVisor, with what was served
+
+Options end at the command's name. Its exit status is passed on; 125 is a failure of gofer's own.
+docs/do.md says what each engine keeps away from the host.")]
 pub(super) struct Args {
+    /// What isolates the command
+    #[arg(long, value_enum, default_value_t = Engine::Auto)]
+    engine: Engine,
     /// The sandbox's root; it stays unchanged unless --writable
     #[arg(long, value_name = "DIR", default_value = "/")]
     rootfs: PathBuf,
@@ -36,12 +69,15 @@ pub(super) struct Args {
     /// Let writes to the root reach DIR; otherwise they stay in the sandbox's memory
     #[arg(long)]
     writable: bool,
+    /// What the command can reach over the network
+    #[arg(long, value_enum, default_value_t = Network::None)]
+    network: Network,
     /// Let the sandbox open files by itself through a directory it is given, as runsc does by
     /// default since 2023: faster, but this gofer then serves little, and runsc's own errors on
-    /// symbolic links show
+    /// symbolic links show. For the engine runsc
     #[arg(long)]
     directfs: bool,
-    /// Tell on stderr what was served, how fast, and in how much memory
+    /// Tell on stderr what was served, how fast, and in how much memory. For the engine runsc
     #[arg(long)]
     stats: bool,
     /// The runsc to run [default: $GOFER_RUNSC, then the first in PATH]
@@ -82,91 +118,50 @@ fn parse_variable(text: &str) -> Result<String, String> {
 }
 
 /// Runs the command; its status is the result.
-pub(super) fn run(args: Args) -> Result<ExitStatus, Failure> {
-    let runsc = find::runsc(args.runsc.clone())?;
-    let bundle = Bundle::new(&contents(&args)?)?;
-    let report = match args.stats {
-        true => Some(Report::new(bundle.write("stats", &[])?)?),
-        false => None,
-    };
-    let state = bundle.path().join("state");
-    let environment = report
-        .iter()
-        .map(|r| (stats::VARIABLE.into(), r.path().into()))
-        .collect();
-    let mut sampler = report.as_ref().map(|_| Sampler::default());
-    let ended = hook::run(Hook {
-        program: runsc.clone(),
-        args: runsc_args(&args, &runsc, &state, &bundle),
-        environment,
-        replacement: "/proc/self/exe".into(),
-        on_gofer: &mut |pid| {
-            if let Some(sampler) = &mut sampler {
-                sampler.watch(pid);
+pub(super) fn run(args: &Args) -> Result<ExitStatus, Failure> {
+    let contents = contents(args)?;
+    match engine(args)? {
+        Chosen::Runsc(runsc) => {
+            if args.engine == Engine::Auto {
+                eprintln!("gofer: {}", runsc::promise(&runsc, args.directfs));
             }
-        },
-    });
-    remove_container(&runsc, &state, &bundle);
-    if let (Some(report), Some(sampler)) = (&report, sampler) {
-        report.print(sampler.stop());
+            runsc::run(args, &contents, &runsc)
+        }
+        Chosen::Fuse => {
+            if args.engine == Engine::Auto {
+                eprintln!("gofer: {}", fuse::promise());
+            }
+            fuse::run(args, &contents)
+        }
     }
-    Ok(ended?)
 }
 
-fn runsc_args(args: &Args, runsc: &Path, state: &Path, bundle: &Bundle) -> Vec<OsString> {
-    let mut root = OsString::from("--root=");
-    root.push(state);
-    let overlay = if args.writable { "none" } else { "root:memory" };
-    let mut words: Vec<OsString> = vec![
-        root,
-        "--network=none".into(),
-        "--ignore-cgroups".into(),
-        format!("--overlay2={overlay}").into(),
+enum Chosen {
+    Runsc(PathBuf),
+    Fuse,
+}
+
+/// With `auto` nobody is refused: a runsc that was named must be there, one that was not need not.
+fn engine(args: &Args) -> Result<Chosen, Failure> {
+    let for_runsc = [
+        (args.directfs, "--directfs"),
+        (args.stats, "--stats"),
+        (args.runsc.is_some(), "--runsc"),
     ];
-    if !args.directfs && knows(runsc, NO_DIRECTFS) {
-        words.push(NO_DIRECTFS.into());
+    let named = for_runsc.iter().find(|(is, _)| *is).map(|(_, name)| name);
+    match (args.engine, named) {
+        (Engine::Fuse, Some(name)) => Err(Failure::Argument(format!(
+            "{name} is for the engine runsc, not for fuse"
+        ))),
+        (Engine::Fuse, None) => Ok(Chosen::Fuse),
+        (Engine::Runsc, _) | (Engine::Auto, Some(_)) => {
+            find::runsc(args.runsc.clone()).map(Chosen::Runsc)
+        }
+        (Engine::Auto, None) => match find::runsc(None) {
+            Err(Failure::NoRunsc) => Ok(Chosen::Fuse),
+            found => found.map(Chosen::Runsc),
+        },
     }
-    if !rustix::process::geteuid().is_root() {
-        words.push("--rootless".into());
-    }
-    words.extend([
-        "run".into(),
-        "--bundle".into(),
-        bundle.path().into(),
-        bundle.id().into(),
-    ]);
-    words
-}
-
-/// Whether this runsc has the flag: the oldest releases refuse what they do not know.
-fn knows(runsc: &Path, flag: &str) -> bool {
-    let mut ask = Command::new(runsc);
-    ask.args([flag, "--version"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    ask.status().is_ok_and(|status| status.success())
-}
-
-/// A runsc that was killed leaves its container behind; one that ended has removed it.
-fn remove_container(runsc: &Path, state: &Path, bundle: &Bundle) {
-    let left = std::fs::read_dir(state).is_ok_and(|mut entries| entries.next().is_some());
-    if !left {
-        return;
-    }
-    let mut root = OsString::from("--root=");
-    root.push(state);
-    let mut delete = Command::new(runsc);
-    delete
-        .arg(root)
-        .args(["delete", "--force"])
-        .arg(bundle.id());
-    // Whatever it says, removing the bundle comes next and speaks for itself.
-    _ = delete
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
 }
 
 fn contents(args: &Args) -> Result<Contents, Failure> {
@@ -194,6 +189,7 @@ fn contents(args: &Args) -> Result<Contents, Failure> {
         args: args.command.clone(),
         workdir: args.workdir.clone(),
         terminal: std::io::stdin().is_terminal(),
+        network: args.network == Network::None,
         binds: binds.collect::<Result<_, Failure>>()?,
     })
 }
