@@ -70,8 +70,8 @@ fn each_command_has_a_page_with_its_options_and_examples() {
     }
     let page = fs::read_to_string(pages.join("gofer-do.1")).unwrap();
     assert!(page.contains("rootfs") && page.contains("fuse"), "{page}");
-    let first = gofer(&["man"]).stdout;
-    assert_eq!(first, fs::read(pages.join("gofer.1")).unwrap());
+    let first = String::from_utf8(gofer(&["man"]).stdout).unwrap();
+    assert_eq!(first, fs::read_to_string(pages.join("gofer.1")).unwrap());
 }
 
 #[test]

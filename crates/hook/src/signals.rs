@@ -12,11 +12,11 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     panic,
-    process::ExitStatus,
+    process::{Command, ExitStatus},
     ptr::null_mut,
-    sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
     thread,
 };
 
@@ -72,6 +72,8 @@ pub struct Relay {
     pub(crate) mask: libc::sigset_t,
     /// The program, 0 before it exists and after it has ended.
     program: AtomicI32,
+    /// What came before it existed, by number.
+    early: AtomicU64,
     /// The program is stopped.
     stopped: AtomicBool,
     /// Somebody wants the job to stop.
@@ -83,6 +85,37 @@ impl Relay {
     /// From now on signals have a receiver, until the program has ended (0).
     pub fn relay_to(&self, pid: Pid) {
         self.program.store(pid, SeqCst);
+        self.deliver();
+    }
+
+    /// Passes on what came too early, now that there may be somebody to pass it on to. Whoever sees
+    /// both, a signal and a receiver, does it; both sides look after they have told.
+    fn deliver(&self) {
+        let program = self.program.load(SeqCst);
+        if program == 0 {
+            return;
+        }
+        let early = self.early.swap(0, SeqCst);
+        for signal in RELAYED
+            .into_iter()
+            .filter(|signal| early >> signal & 1 == 1)
+        {
+            ptrace::kill(program, signal);
+        }
+    }
+
+    /// Lets a program that is to be started have the signals that are kept from us, as whoever has
+    /// started us wanted it.
+    pub fn unmask(&self, program: &mut Command) {
+        let mask = self.mask;
+        // SAFETY: between fork and exec this makes one call that is allowed there, on memory that the
+        // closure owns.
+        unsafe {
+            program.pre_exec(move || {
+                libc::sigprocmask(libc::SIG_SETMASK, &mask, null_mut());
+                Ok(())
+            });
+        }
     }
 
     /// Whether the program is stopped: then we stop too, if the whole job was meant.
@@ -101,15 +134,15 @@ impl Relay {
     fn handle(&self, signal: i32, code: i32) {
         // SAFETY: no memory is involved.
         let leader = unsafe { libc::getsid(0) == libc::getpid() };
-        let program = self.program.load(SeqCst);
         let stops = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
         // A shell continues the whole group; only if the program still stands was it us alone.
         let heard = signal == libc::SIGCONT && !self.stopped.load(SeqCst);
         if stops || signal == libc::SIGCONT {
             self.stop_wanted.store(stops, SeqCst);
         }
-        if program != 0 && !heard && forward(signal, code, leader) == Forward::Yes {
-            ptrace::kill(program, signal);
+        if !heard && forward(signal, code, leader) == Forward::Yes {
+            self.early.fetch_or(1 << signal, SeqCst);
+            self.deliver();
         }
         self.stop_together();
     }
@@ -128,6 +161,7 @@ pub fn while_forwarding<T: Send>(follow: impl FnOnce(&Relay) -> T + Send) -> Res
     let relay = Relay {
         mask: masked.before,
         program: AtomicI32::new(0),
+        early: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
         stop_wanted: AtomicBool::new(false),
         done: AtomicBool::new(false),

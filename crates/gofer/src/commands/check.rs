@@ -27,7 +27,7 @@ const SIGSYS: i32 = 31;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   gofer check
-  gofer check --json | jq .missing")]
+  gofer check --json | jq .complete")]
 pub(super) struct Args {
     /// Print one JSON object
     #[arg(long)]

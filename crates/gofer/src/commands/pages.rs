@@ -43,7 +43,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitStatus, Failure>
 pub(super) fn man(args: &ManArgs) -> Result<ExitStatus, Failure> {
     let Some(dir) = &args.dir else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command())
+        clap_mangen::Man::new(Cli::command().disable_help_subcommand(true))
             .render(&mut page)
             .map_err(|cause| cannot("cannot make", Path::new("gofer.1"), cause))?;
         return print(&page);

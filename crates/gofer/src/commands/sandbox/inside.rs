@@ -310,12 +310,10 @@ fn command(plan: &Plan<'_>, teller: &Teller, relay: &Relay) -> Result<i32, Faile
         .env
         .iter()
         .filter_map(|variable| variable.split_once('='));
-    let child = Command::new(program)
-        .args(args)
-        .env_clear()
-        .envs(variables)
-        .spawn();
-    let child = match child {
+    let mut child = Command::new(program);
+    child.args(args).env_clear().envs(variables);
+    relay.unmask(&mut child);
+    let child = match child.spawn() {
         Ok(child) => child,
         Err(error) => {
             eprintln!("gofer: cannot run {program}: {error}");
