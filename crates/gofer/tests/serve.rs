@@ -348,6 +348,25 @@ fn a_termination_ends_connections_and_removes_the_sockets() {
 }
 
 #[test]
+fn the_supervisors_death_is_that_of_the_processes_it_has_started() {
+    let mut serve = Serve::start(&["--listen", "socket"]);
+    let (client, mounted) = serve.connect();
+    assert_eq!(content(&client, &mounted, b"name"), "tree");
+    let [process] = serve.processes()[..] else {
+        panic!("one process for one connection");
+    };
+    serve.signal(Signal::KILL);
+    serve.child.wait().unwrap();
+    // Its end closes the connection, which would otherwise live as long as the client.
+    while client.fstat(mounted.root.control).is_ok() {
+        std::thread::yield_now();
+    }
+    while fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty()) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
     let serve = Serve::start(&["--listen", "socket"]);
     let second = Command::new(GOFER)

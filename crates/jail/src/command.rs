@@ -123,6 +123,7 @@ pub fn restrict_command() -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+    #![allow(unsafe_code, reason = "refused calls have no safe form")]
     use super::*;
 
     #[test]

@@ -74,9 +74,23 @@ fn handle(signal: libc::c_int) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Lets through the signals that end a process, for one whose parent keeps them from itself
+/// ([`wait_for_termination`]): what is blocked is inherited.
+pub fn unblock() {
+    // SAFETY: all zeroes is a set that `sigemptyset` may overwrite; it outlives all calls here.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above; the numbers are valid, and the old mask is not asked for.
+    unsafe {
+        libc::sigemptyset(&raw mut set);
+        for signal in ENDING {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// For a process that ends in its own time: from now on HUP, INT and TERM only make the descriptor
-/// readable. Before any thread starts; programs started through the standard library get them
-/// again as usual.
+/// readable. Before any thread starts; programs that are started inherit that they are blocked.
 ///
 /// # Errors
 /// The host's errno.

@@ -121,6 +121,7 @@ fn claim_control() -> Result<OwnedFd, String> {
 fn confine(words: Words, path: &Path, control: &OwnedFd) -> Result<(Sealed, usize), String> {
     let mut fds = receive(control)?.into_iter();
     let dir = fds.next().ok_or("no directory came along")?;
+    jail::signals::unblock();
     jail::signals::exit_on_signals().map_err(|errno| format!("signal handlers: {errno}"))?;
     let ids_max = u64::try_from(words.limits.ids_max).unwrap_or(u64::MAX);
     let directory = Directory {
