@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
 use client::Client;
-use fuser::{Config, MountOption, Notifier, Session, SessionACL};
+use fuser::{Config, MountOption, Session, SessionACL};
 use rustix::mount::MountFlags;
 use thiserror::Error;
 use wire::Inode;
