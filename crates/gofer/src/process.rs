@@ -468,6 +468,7 @@ fn run_server(
         .into_iter()
         .map(|c| served(log, c, character_devices))
         .collect();
+    jail::pages::give_back();
     let run = Server::new(options).run(connections);
     run.map_err(|error| fatal(format_args!("serving: {error}")))
 }

@@ -45,6 +45,7 @@ mod landed;
 mod landlock;
 pub mod mount_options;
 mod mounts;
+pub mod pages;
 mod plan;
 pub mod probe;
 mod rpc;

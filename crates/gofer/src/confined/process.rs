@@ -186,6 +186,7 @@ fn serve(
         };
         (connection.io, mount)
     });
+    jail::pages::give_back();
     let run = Server::new(options).run(connections.collect());
     run.map_err(|error| error.to_string())
 }
