@@ -127,11 +127,28 @@ fn adopt(dir: BorrowedFd<'_>, name: Name<'_>, kind: Kind, owner: Owner) -> Resul
     if made.kind != kind {
         return Err(Errno::EXIST);
     }
-    if owner == Owner::KEEP {
+    given_to(owner, made)
+}
+
+/// Gives what was just made its owner, if it is not that already: most files are made by whom they
+/// shall belong to, and need no second look.
+pub(crate) fn given_to(owner: Owner, made: Pinned) -> Result<Pinned, Errno> {
+    if is_owned_by(owner, &made) {
         return Ok(made);
     }
     attr::chown(made.fd.as_fd(), owner)?;
     walk::pinned(made.fd)
+}
+
+/// Whether giving it to `owner` would change nothing but its time.
+fn is_owned_by(owner: Owner, made: &Pinned) -> bool {
+    /// What the kernel shows for ids that our user namespace has no number for.
+    const OVERFLOW: u32 = 65_534;
+    let is = |wanted, id| wanted == u32::MAX || (wanted == id && id != OVERFLOW);
+    // Of anything but a directory, giving it away clears these bits, to whomever.
+    let clears = made.kind != Kind::Directory && made.stat.mode & 0o6000 != 0;
+    let nothing = owner == Owner::KEEP;
+    nothing || (is(owner.uid, made.stat.uid) && is(owner.gid, made.stat.gid) && !clears)
 }
 
 fn unlink_again<'d>(dir: BorrowedFd<'d>, name: Name<'d>) -> Undo<impl FnMut() + use<'d>> {

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use wire::{Errno, Name, OpenFlags, Owner};
 
 use crate::undo::Undo;
-use crate::{DescriptorDir, Kind, Pinned, attr, retry, walk};
+use crate::{DescriptorDir, Kind, Pinned, dir, retry, walk};
 
 /// Opens the file behind an `O_PATH` descriptor. The result never waits: a FIFO without a peer
 /// opens at once for reading and answers `NXIO` for writing.
@@ -41,13 +41,13 @@ fn host_flags(flags: OpenFlags) -> OFlags {
     OFlags::from_bits_retain(flags.bits()) | OFlags::NONBLOCK | OFlags::NOCTTY
 }
 
-/// Makes the regular file `name` in `dir` and opens it.
+/// Makes the regular file `name` in `parent` and opens it.
 ///
 /// # Errors
 /// The host's; `EXIST` if the name is taken. A file that cannot be handed over is removed again.
 pub fn create(
     fds: &DescriptorDir,
-    dir: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
     name: Name<'_>,
     owner: Owner,
     permissions: u16,
@@ -57,11 +57,10 @@ pub fn create(
     let mode = Mode::from_raw_mode(u32::from(permissions & 0o7777));
     // Opened the way the client wants it: creation grants any access, whatever the mode says.
     let open = host_flags(flags).difference(OFlags::TRUNC);
-    let file = retry(|| rustix::fs::openat(dir, name.as_bytes(), create | open, mode))?;
-    let undo = Undo::new(|| _ = rustix::fs::unlinkat(dir, name.as_bytes(), AtFlags::empty()));
-    attr::chown(file.as_fd(), owner)?;
+    let file = retry(|| rustix::fs::openat(parent, name.as_bytes(), create | open, mode))?;
+    let undo = Undo::new(|| _ = rustix::fs::unlinkat(parent, name.as_bytes(), AtFlags::empty()));
     let fd = fds.reopen(file.as_fd(), OFlags::PATH)?;
-    let pinned = walk::pinned(fd)?;
+    let pinned = dir::given_to(owner, walk::pinned(fd)?)?;
     undo.keep();
     Ok((pinned, file))
 }

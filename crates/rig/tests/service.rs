@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 
 use client::{Error, WalkStatus};
 use rig::{Rig, Setup};
 use server::Policy;
-use wire::{Errno, FdId};
+use wire::{Errno, FdId, NewNode, Owner};
 
 #[test]
 fn mkdir_at_refuses_a_name_with_a_slash() {
@@ -139,4 +140,43 @@ fn sixteen_threads_share_one_client_without_mixing_replies() {
         rig.client().fstat(FdId(0)),
         Err(Error::Refused(Errno::BADF))
     );
+}
+
+#[test]
+fn what_is_made_belongs_to_whom_the_client_says_and_has_no_set_id_bits() {
+    let rig = Rig::new();
+    let client = rig.client();
+    // Whom they would belong to anyway, and somebody else, for whom it takes root.
+    let owner = std::fs::metadata(rig.host("")).unwrap();
+    let maker = Owner {
+        uid: owner.uid(),
+        gid: owner.gid(),
+    };
+    let other = Owner {
+        uid: 4711,
+        gid: 4712,
+    };
+    let owners = if maker.uid == 0 {
+        &[maker, other][..]
+    } else {
+        &[maker]
+    };
+    for (round, owner) in owners.iter().enumerate() {
+        for mode in [0o755, 0o4755, 0o2755] {
+            let new = NewNode {
+                owner: *owner,
+                mode,
+                dir: rig.root(),
+            };
+            let (file, dir) = (format!("f{round}{mode}"), format!("d{round}{mode}"));
+            let made = client.open_create_at(new, file.as_bytes(), 2).unwrap();
+            let directory = client.mkdir_at(new, dir.as_bytes()).unwrap();
+            // Giving a file away takes its bits; `mkdir(2)` never sets them.
+            for stat in [made.child.stat, directory.stat] {
+                assert_eq!((stat.uid, stat.gid), (owner.uid, owner.gid));
+                assert_eq!(stat.mode & 0o7777, 0o755, "{mode:o} for {owner:?}");
+            }
+            assert_eq!(client.fstat(made.child.control), Ok(made.child.stat));
+        }
+    }
 }
