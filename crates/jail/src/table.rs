@@ -139,6 +139,12 @@ const RUNTIME: &[Rule] = &[
         [Is(0, 0)],
         "a channel's thread leaves the CPU of its client to look at it"
     ),
+    call!(
+        SYS_getcpu,
+        Always,
+        [],
+        "which CPU that is, where no shared memory tells"
+    ),
     call!(SYS_getrandom, Always, [], "hash seeds"),
     call!(
         SYS_clock_gettime,

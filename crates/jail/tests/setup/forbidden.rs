@@ -115,7 +115,6 @@ pub(crate) const KILLED: &[Try] = tries![
     "umask": SYS_umask(0o777);
     "setpriority": SYS_setpriority(0, 0, 0);
     "sched_setscheduler": SYS_sched_setscheduler(0, 0, 0);
-    "sched_setaffinity": SYS_sched_setaffinity(0, 0, 0);
     "rt_sigaction, the signal of violations": SYS_rt_sigaction(libc::SIGSYS, 0, 0, 8);
     "prctl, dumpable": SYS_prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
     "prctl, bounding set": SYS_prctl(libc::PR_CAPBSET_DROP, 0, 0, 0, 0);
@@ -171,6 +170,7 @@ pub(crate) const KILLED: &[Try] = tries![
     "open_by_handle_at": SYS_open_by_handle_at(NO, 0, 0);
     "name_to_handle_at": SYS_name_to_handle_at(NO, PATH, 0, 0, 0);
     "newfstatat": SYS_newfstatat(CWD, PATH, 0, libc::AT_SYMLINK_NOFOLLOW);
+    "sched_setaffinity, of another": SYS_sched_setaffinity(1, 8, 0);
     "statx, following": SYS_statx(CWD, PATH, 0, 0, 0);
     "faccessat": SYS_faccessat(CWD, PATH, 0);
     "faccessat2": SYS_faccessat2(CWD, PATH, 0, 0);
