@@ -550,6 +550,30 @@ fn a_user_without_privileges_is_root_inside_and_nobody_more_outside() {
 }
 
 #[test]
+fn mounts_that_a_user_may_not_look_into_are_no_obstacle_to_its_sandbox() {
+    if !can() {
+        return;
+    }
+    let place = place();
+    let run = |program: &str, args: &[&str]| {
+        let status = Command::new(program).args(args).status().unwrap();
+        assert!(status.success(), "{program} {args:?}");
+    };
+    // One behind a directory that only root may search, and another user's FUSE mount.
+    let shut = place.path().join("shut");
+    let (inner, fuse) = (shut.join("inner"), place.path().join("viewed"));
+    fs::create_dir_all(&inner).unwrap();
+    fs::create_dir(&fuse).unwrap();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
+    run("mount", &["-t", "tmpfs", "none", shown(&inner)]);
+    run(GOFER, &["mount", shown(&shut), shown(&fuse)]);
+    let output = run_rootless(&place, &["echo", "there"]);
+    run(GOFER, &["umount", shown(&fuse)]);
+    run("umount", &[shown(&inner)]);
+    assert_eq!(text(&output.stdout), "there\n", "{output:?}");
+}
+
+#[test]
 fn a_user_without_privileges_writes_a_root_of_its_own() {
     if !can() {
         return;

@@ -246,11 +246,12 @@ pub(crate) fn is_directory(fd: impl AsFd) -> Result<bool, Errno> {
 pub(crate) fn mount_id(fd: impl AsFd) -> Result<u64, Errno> {
     use rustix::fs::{StatxFlags, statx};
     let fd = fd.as_fd();
-    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 {
-        return Ok(stat.stx_mnt_id);
+    match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 => return Ok(stat.stx_mnt_id),
+        // Linux before 5.8; another user's FUSE mount, whose attributes are not ours to see.
+        Ok(_) | Err(Errno::ACCESS) => {}
+        Err(errno) => return Err(errno),
     }
-    // Linux before 5.8.
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
     let text = std::fs::read_to_string(path)
