@@ -261,7 +261,7 @@ fn serve(
     run_server(
         log,
         globals,
-        opens_character_devices(globals, flags),
+        flags,
         sealed,
         descriptors_max,
         counters,
@@ -424,7 +424,7 @@ fn descriptors(flags: &GoferFlags, inherited: &mut Inherited) -> Result<Descript
 fn run_server(
     log: &Arc<Log>,
     globals: &Globals,
-    character_devices: bool,
+    flags: &GoferFlags,
     sealed: Sealed,
     descriptors_max: usize,
     counters: Option<Arc<Counters>>,
@@ -437,6 +437,7 @@ fn run_server(
             create: creates(globals),
         },
         host_fifo: globals.host_fifo_open,
+        whiteouts: flags.dialect == Dialect::V2026_08,
         descriptors_max,
         donate_mount: globals.directfs && sealed.connections.iter().any(|c| c.donated.is_some()),
         ..Policy::default()
@@ -463,6 +464,7 @@ fn run_server(
             broker.connect(socket, kind, uid, gid).map_err(host::errno)
         })
     });
+    let character_devices = opens_character_devices(globals, flags);
     let connections: Vec<_> = sealed
         .connections
         .into_iter()

@@ -654,6 +654,32 @@ fn a_character_device_is_opened_only_as_the_policy_of_the_newest_dialect_says() 
 }
 
 #[test]
+fn whiteouts_are_made_for_the_newest_dialect_only() {
+    for dialect in DIALECTS {
+        let house = House::new();
+        let mut gofer = started(&house, house.parent(dialect));
+        let clients = Clients::connect(&mut gofer);
+        for ((client, mounted), tree) in clients.0.iter().zip(["root", "rw"]) {
+            let new = NewNode {
+                dir: mounted.root.control,
+                owner: Owner::KEEP,
+                mode: 0o020_600,
+            };
+            let made = client.mknod_at(new, b"whiteout", 0, 0);
+            let host = house.path(tree).join("whiteout");
+            if dialect == Dialect::V2026_08 {
+                client.close(&[made.unwrap().control]).unwrap();
+                assert_eq!(fs::metadata(host).unwrap().rdev(), 0);
+            } else {
+                assert_eq!(refused(made), Errno::PERM, "{dialect:?}, {tree}");
+                assert!(!host.exists());
+            }
+        }
+        left(&house, gofer, clients);
+    }
+}
+
+#[test]
 fn the_pin_ring_is_held_until_the_end() {
     for dialect in DIALECTS {
         live(

@@ -30,7 +30,16 @@ pub fn mkdir_at(
     Ok(made)
 }
 
-/// Makes an empty regular file, or an overlay's whiteout (character device 0:0), and pins it.
+/// What [`mknod_at`] makes beside regular files.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds {
+    /// An overlay's whiteouts: character devices 0:0.
+    pub whiteouts: bool,
+    /// FIFOs and the files of sockets.
+    pub special_files: bool,
+}
+
+/// Makes an empty regular file, or one of these kinds, and pins it.
 ///
 /// # Errors
 /// The host's; `PERM` for any other type: the client then makes a FIFO or socket of its own.
@@ -40,10 +49,15 @@ pub fn mknod_at(
     owner: Owner,
     mode: u16,
     device: (u32, u32),
+    kinds: Kinds,
 ) -> Result<Pinned, Errno> {
     let (file_type, kind) = match (u32::from(mode) & 0o170_000, device) {
         (0o100_000, _) => (FileType::RegularFile, Kind::Regular),
-        (0o020_000, (0, 0)) => (FileType::CharacterDevice, Kind::CharacterDevice),
+        (0o010_000, _) if kinds.special_files => (FileType::Fifo, Kind::Fifo),
+        (0o140_000, _) if kinds.special_files => (FileType::Socket, Kind::Socket),
+        (0o020_000, (0, 0)) if kinds.whiteouts => {
+            (FileType::CharacterDevice, Kind::CharacterDevice)
+        }
         _ => return Err(Errno::PERM),
     };
     let permissions = Mode::from_raw_mode(u32::from(mode & 0o7777));

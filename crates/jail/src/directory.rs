@@ -112,6 +112,7 @@ impl Directory {
             options: Options {
                 directfs: false,
                 apply_caps: false,
+                whiteouts: true,
                 ..Options::new(Dialect::V2024, Spec::default())
             },
             warnings,

@@ -25,8 +25,8 @@ pub(crate) struct Tree<'f> {
     pub(crate) readonly: bool,
     /// May device nodes be opened and spoken to?
     pub(crate) devices: bool,
-    /// May overlay whiteouts be made (v2026-08)? They count as character devices; without
-    /// `CAP_MKNOD` nothing else of that kind can be made.
+    /// May overlay whiteouts be made? They count as character devices; seccomp lets no other be
+    /// made.
     pub(crate) whiteouts: bool,
     /// May clients connect to sockets of the host?
     pub(crate) sockets: bool,

@@ -99,6 +99,8 @@ pub struct Options {
     pub devices: DeviceKinds,
     /// May device nodes be opened on every connection (`--character-device-policy=passthrough`)?
     pub character_devices: bool,
+    /// May an overlay's whiteouts be made? Since v2026-08.
+    pub whiteouts: bool,
     /// `--setup-root`; `false`: somebody else has built and entered the private root already, the
     /// served root is at `/root`.
     pub setup_root: bool,
@@ -126,6 +128,7 @@ impl Options {
             host_uds: HostUds::default(),
             devices: DeviceKinds::default(),
             character_devices: false,
+            whiteouts: dialect == Dialect::V2026,
             setup_root: true,
             apply_caps: true,
             unsafe_nonroot: false,

@@ -234,7 +234,7 @@ impl Confined {
             root,
             ..
         } = self.rooted;
-        let whiteouts = options.dialect == Dialect::V2026;
+        let whiteouts = options.whiteouts;
         let sockets = options.host_uds.open;
         let trees: Vec<Tree<'_>> = connections
             .iter()

@@ -293,8 +293,8 @@ const FILES: &[Rule] = &[
     call!(
         SYS_mknodat,
         Always,
-        [],
-        "MknodAt; no capability to make a device"
+        [Is(3, 0)],
+        "MknodAt; of devices only the whiteout, 0:0"
     ),
     call!(SYS_symlinkat, Always, [], "SymlinkAt"),
     call!(SYS_linkat, Always, [], "LinkAt"),

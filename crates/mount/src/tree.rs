@@ -26,6 +26,7 @@ use crate::translate::{self, Change};
 const SET_ID: u16 = 0o6000;
 const TYPE_BITS: u32 = 0o170_000;
 const TYPE_REGULAR: u32 = 0o100_000;
+const TYPE_FIFO: u32 = 0o010_000;
 const TYPE_SOCKET: u32 = 0o140_000;
 const TYPE_CHARACTER: u32 = 0o020_000;
 /// Type of the socket whose file is made: only the file stays.
@@ -282,17 +283,22 @@ impl Tree {
         let parent = self.nodes.node(directory)?;
         let new = self.new_node(&parent, mode, caller);
         let made = match (mode & TYPE_BITS, device) {
-            (TYPE_REGULAR, _) | (TYPE_CHARACTER, 0) => {
-                let (major, minor) = translate::device_parts(device);
-                self.with_room(|| self.client.mknod_at(new, name, major, minor))
-            }
-            (TYPE_SOCKET, _) => self.make_socket(new, name),
-            // LISAFS makes no FIFOs and no devices.
+            (TYPE_REGULAR | TYPE_FIFO, _) | (TYPE_CHARACTER, 0) => self.make_by_number(new, name),
+            (TYPE_SOCKET, _) => match self.make_by_number(new, name) {
+                // A server that makes sockets in its own way, if at all.
+                Err(Errno::PERM) => self.make_socket(new, name),
+                made => made,
+            },
+            // LISAFS makes no devices.
             _ => Err(Errno::PERM),
         };
         let mut inode = made.map_err(|errno| self.in_directory(&parent, errno))?;
         self.restore_set_id(&mut inode, mode)?;
         Ok(self.show(&inode, directory, name)?.1)
+    }
+
+    fn make_by_number(&self, new: NewNode, name: &[u8]) -> Result<Inode> {
+        self.with_room(|| self.client.mknod_at(new, name, 0, 0))
     }
 
     /// A socket's file. The socket that the server bound to it is closed: the kernel's own sockets

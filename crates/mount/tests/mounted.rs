@@ -304,8 +304,49 @@ fn extended_attributes_are_the_hosts() {
 }
 
 #[test]
-fn programs_meet_at_sockets_and_fifos_are_refused() {
+fn programs_meet_at_sockets_and_fifos_that_the_server_makes() {
+    for special_files in [true, false] {
+        let mut setup = Setup::default();
+        setup.policy.special_files = special_files;
+        let Some(twin) = Twin::with(setup, Options::default()) else {
+            return;
+        };
+        meet_at_a_socket(&twin);
+        let (kind, mode) = (rustix::fs::FileType::Fifo, 0o640.into());
+        let made = rustix::fs::mknodat(CWD, twin.here("p"), kind, mode, 0);
+        if !special_files {
+            assert_eq!(made, Err(Errno::PERM));
+            continue;
+        }
+        made.unwrap();
+        assert_eq!(facts(&twin.here("p")), facts(&twin.host("p")));
+        let path = twin.here("p");
+        let writer = std::thread::spawn(move || fs::write(path, b"through a pipe"));
+        let read = fs::read(twin.here("p")).unwrap();
+        writer.join().unwrap().unwrap();
+        assert_eq!(read, b"through a pipe");
+    }
+}
+
+#[test]
+fn of_devices_only_whiteouts_are_made() {
     let Some(twin) = Twin::new() else { return };
+    let make = |name: &str, kind, device| {
+        rustix::fs::mknodat(CWD, twin.here(name), kind, 0o600.into(), device)
+    };
+    let (character, block) = (
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::FileType::BlockDevice,
+    );
+    make("whiteout", character, 0).unwrap();
+    assert_eq!(facts(&twin.here("whiteout")), facts(&twin.host("whiteout")));
+    let null = rustix::fs::makedev(1, 3);
+    assert_eq!(make("null", character, null), Err(Errno::PERM));
+    assert_eq!(make("disk", block, 0), Err(Errno::PERM));
+    assert_eq!(fs::read_dir(twin.host.path()).unwrap().count(), 1);
+}
+
+fn meet_at_a_socket(twin: &Twin) {
     let listener = UnixListener::bind(twin.here("s")).unwrap();
     assert!(
         fs::metadata(twin.host("s"))
@@ -324,9 +365,6 @@ fn programs_meet_at_sockets_and_fifos_are_refused() {
         .read_to_string(&mut heard)
         .unwrap();
     assert_eq!(heard, "hello");
-    let kind = rustix::fs::FileType::Fifo;
-    let made = rustix::fs::mknodat(CWD, twin.here("p"), kind, 0o600.into(), 0);
-    assert_eq!(made, Err(Errno::PERM));
 }
 
 #[test]

@@ -39,6 +39,11 @@ pub struct Policy {
     pub host_uds: HostUds,
     /// Whether FIFOs of the host may be opened (`--host-fifo=open`).
     pub host_fifo: bool,
+    /// Whether MknodAt makes an overlay's whiteouts. Since v2026-08.
+    pub whiteouts: bool,
+    /// Whether MknodAt makes FIFOs and the files of sockets. No server of gVisor's does: a sandbox
+    /// has its own.
+    pub special_files: bool,
     /// Whether the mount point itself is donated (`--directfs`).
     pub donate_mount: bool,
     /// Descriptors the process may have open (`RLIMIT_NOFILE`). Half of them is promised to the
@@ -57,6 +62,8 @@ impl Default for Policy {
         Self {
             host_uds: HostUds::default(),
             host_fifo: false,
+            whiteouts: true,
+            special_files: false,
             donate_mount: false,
             descriptors_max: usize::MAX,
             ids_max: usize::MAX,

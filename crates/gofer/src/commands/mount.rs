@@ -260,6 +260,7 @@ fn start(dir: &Path, point: &Path, readonly: bool) -> Result<(UnixStream, Confin
         readonly,
         user_namespace: true,
         limits: Limits::default(),
+        special_files: true,
         end_with_parent: true,
     };
     let server = confined::start(&serving, &[theirs.as_fd()])?;

@@ -322,6 +322,7 @@ impl Supervisor<'_> {
                 ids_max: self.args.ids_max,
                 channels_max: self.args.channels_max,
             },
+            special_files: false,
             end_with_parent: true,
         };
         match confined::begin(&serving, &[socket.as_fd()]) {

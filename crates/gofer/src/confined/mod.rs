@@ -61,6 +61,8 @@ pub(crate) struct Serving<'s> {
     /// As in [`jail::Directory`].
     pub(crate) user_namespace: bool,
     pub(crate) limits: Limits,
+    /// Whether clients may make FIFOs and the files of sockets.
+    pub(crate) special_files: bool,
     /// Whether it ends as soon as the thread that has started it does. Without this it ends when
     /// its clients have left.
     pub(crate) end_with_parent: bool,

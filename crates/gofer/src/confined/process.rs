@@ -27,6 +27,7 @@ pub(super) struct Words {
     limits: Limits,
     readonly: bool,
     user_namespace: bool,
+    special_files: bool,
     end_with_parent: bool,
 }
 
@@ -36,29 +37,31 @@ impl Words {
             limits: serving.limits,
             readonly: serving.readonly,
             user_namespace: serving.user_namespace,
+            special_files: serving.special_files,
             end_with_parent: serving.end_with_parent,
         }
     }
 
     /// Words a person understands in a list of processes.
-    pub(super) fn encode(self) -> [String; 5] {
+    pub(super) fn encode(self) -> [String; 6] {
         let word = |is: bool, yes: &str, no: &str| if is { yes } else { no }.to_owned();
         [
             self.limits.ids_max.to_string(),
             self.limits.channels_max.to_string(),
             word(self.readonly, "ro", "rw"),
             word(self.user_namespace, "userns", "no-userns"),
+            word(self.special_files, "special", "plain"),
             word(self.end_with_parent, "child", "own"),
         ]
     }
 
-    fn decode(words: [&OsStr; 5]) -> Option<Words> {
+    fn decode(words: [&OsStr; 6]) -> Option<Words> {
         let choice = |word: &OsStr, yes: &str, no: &str| match word {
             word if word == yes => Some(true),
             word if word == no => Some(false),
             _ => None,
         };
-        let [ids, channels, access, namespace, life] = words;
+        let [ids, channels, access, namespace, kinds, life] = words;
         Some(Words {
             limits: Limits {
                 ids_max: ids.to_str()?.parse().ok()?,
@@ -66,6 +69,7 @@ impl Words {
             },
             readonly: choice(access, "ro", "rw")?,
             user_namespace: choice(namespace, "userns", "no-userns")?,
+            special_files: choice(kinds, "special", "plain")?,
             end_with_parent: choice(life, "child", "own")?,
         })
     }
@@ -73,12 +77,12 @@ impl Words {
 
 /// Runs the process on the words after `argv[0]`; returns its exit status.
 pub(crate) fn run(words: &[OsString]) -> u8 {
-    let [ids, channels, access, namespace, life, path] = words else {
+    let [ids, channels, access, namespace, kinds, life, path] = words else {
         eprintln!("gofer: this is started by gofer itself, not by people");
         return 2;
     };
     let Some(parsed) =
-        Words::decode([ids, channels, access, namespace, life].map(|w| w.as_os_str()))
+        Words::decode([ids, channels, access, namespace, kinds, life].map(|w| w.as_os_str()))
     else {
         eprintln!("gofer: {words:?} are not what gofer starts this with");
         return 2;
@@ -162,6 +166,7 @@ fn serve(
         descriptors_max,
         ids_max: words.limits.ids_max,
         channels_max: words.limits.channels_max,
+        special_files: words.special_files,
         ..Policy::default()
     };
     if let Some(holders) = sealed.mount_holders {
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_said_on_the_command_line_is_understood_and_nothing_else() {
-        for bits in 0..8_u8 {
+        for bits in 0..16_u8 {
             let words = Words {
                 limits: Limits {
                     ids_max: 7,
@@ -224,11 +229,12 @@ mod tests {
                 readonly: bits & 1 != 0,
                 user_namespace: bits & 2 != 0,
                 end_with_parent: bits & 4 != 0,
+                special_files: bits & 8 != 0,
             };
             let encoded = words.encode();
             let mut decoded = encoded.each_ref().map(OsStr::new);
             assert_eq!(Words::decode(decoded), Some(words));
-            decoded[usize::from(bits) % 5] = OsStr::new("-1");
+            decoded[usize::from(bits) % 6] = OsStr::new("-1");
             assert_eq!(Words::decode(decoded), None);
         }
     }

@@ -38,7 +38,11 @@ pub(crate) fn mknod_at(
         return Err(Errno::INVAL);
     }
     let device = (req.major, req.minor);
-    let made = dir::mknod_at(dir, name, req.new.owner, req.new.mode, device);
+    let kinds = dir::Kinds {
+        whiteouts: conn.policy().whiteouts,
+        special_files: conn.policy().special_files,
+    };
+    let made = dir::mknod_at(dir, name, req.new.owner, req.new.mode, device, kinds);
     hand_over(conn, dir, name, made, reply)
 }
 
