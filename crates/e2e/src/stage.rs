@@ -35,6 +35,9 @@ impl Release {
     }
 }
 
+/// The suites that `cargo xtask test` installs.
+const SUITES: [&str; 2] = ["pjdfstest", "fsx"];
+
 /// The surroundings of a test.
 #[derive(Debug)]
 pub struct Stage {
@@ -56,15 +59,28 @@ impl Stage {
     pub fn set() -> Option<Self> {
         match Self::find() {
             Ok(stage) => Some(stage),
-            Err(missing) => {
-                assert!(
-                    env::var_os("CI").is_none_or(|ci| ci != "true"),
-                    "under CI nothing may be skipped: {missing}"
-                );
-                println!("skipped: {missing}; `cargo xtask test` makes it");
-                None
-            }
+            Err(missing) => skip(&format!("{missing}; `cargo xtask test` makes it")),
         }
+    }
+
+    /// As [`set`](Self::set), with the suites that other people wrote.
+    ///
+    /// # Panics
+    /// As that.
+    #[must_use]
+    pub fn with_suites() -> Option<Self> {
+        let stage = Self::set()?;
+        let missing = SUITES.map(|suite| existing(stage.suites().join(suite)));
+        match missing.into_iter().find_map(Result::err) {
+            None => Some(stage),
+            Some(missing) => skip(&format!("{missing}; `cargo xtask test` makes it")),
+        }
+    }
+
+    /// Where the suites' programs are.
+    #[must_use]
+    pub fn suites(&self) -> PathBuf {
+        self.target.join("tools/bin")
     }
 
     fn find() -> Result<Self, String> {
@@ -124,6 +140,20 @@ impl Stage {
             .tempdir_in(folder)
             .expect("target/scratch can be written to")
     }
+}
+
+/// Says why a test is skipped; nothing, which is what it then has to work with.
+///
+/// # Panics
+/// Under `CI=true`, where nothing may be skipped.
+#[must_use]
+pub fn skip<T>(why: &str) -> Option<T> {
+    assert!(
+        env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "under CI nothing may be skipped: {why}"
+    );
+    println!("skipped: {why}");
+    None
 }
 
 fn named(variable: &str, default: PathBuf) -> Result<PathBuf, String> {

@@ -20,6 +20,7 @@ mod soak;
 mod task;
 mod test;
 mod tidy;
+mod tools;
 
 use std::process::ExitCode;
 

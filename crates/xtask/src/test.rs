@@ -7,17 +7,23 @@ use std::process::Command;
 use crate::{
     clients, fuzz, packages, reproduce, rootfs,
     task::{self, Failure, cargo, target},
+    tools,
 };
 
-/// What the tests start, beyond a minimal Debian: engines, plain tools, and what makes the disks
-/// that fill up.
-const PACKAGES: [&str; 6] = [
+/// What the tests start, beyond a minimal Debian: engines, plain tools, what makes the disks that
+/// fill up, and suites and programs that work on files.
+const PACKAGES: [&str; 11] = [
     "podman",
     "docker.io",
     "debootstrap",
     "tar",
     "e2fsprogs",
     "btrfs-progs",
+    "stress-ng",
+    "dbench",
+    "git",
+    "sqlite3",
+    "postgresql",
 ];
 
 /// The tests whose server may be a process of its own (`rig`).
@@ -52,6 +58,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     clients::run()?;
     packages::need(&PACKAGES)?;
+    tools::run()?;
     rootfs::run()?;
     task::run(&mut cargo(&["build", "--release", "--package", "gofer"]))?;
     reproduce::check_names(&target().join("release/gofer"))?;
