@@ -15,6 +15,7 @@ use std::time::Duration;
 use client::{Client, Mounted};
 use mount::Options;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Failure, umount};
 use crate::confined::{self, Confined, Limits, Serving};
@@ -25,6 +26,8 @@ const IN_BACKGROUND: &str = "--in-background";
 const MOUNTED: &[u8] = b"+";
 /// As many as a server gives.
 const CHANNELS: usize = 4;
+/// Descriptors that are not those of ids: channels, replies under way, what each process needs.
+const SPARE_DESCRIPTORS: u64 = 1024;
 
 /// What `gofer mount` accepts.
 #[derive(clap::Args)]
@@ -190,6 +193,7 @@ fn serve(
 ) -> Result<ExitStatus, Failure> {
     let (source, point) = args.places()?;
     let point = absolute(point)?;
+    let mut files_max = Options::default().files_max;
     let (client, root, name, _server) = match source {
         Source::Socket(path) => {
             let socket = UnixStream::connect(path).map_err(|cause| Failure::File {
@@ -201,12 +205,17 @@ fn serve(
             (client, root, path.display().to_string(), None)
         }
         Source::Directory(dir) => {
+            files_max = files_max.min(room());
             let (socket, server) = start(dir, &point, args.readonly)?;
             let (client, root) = connect(socket)?;
             (client, root, dir.display().to_string(), Some(server))
         }
     };
-    let session = mount::mount(client, &root.root, &point, &args.options(name))?;
+    let options = Options {
+        files_max,
+        ..args.options(name)
+    };
+    let session = mount::mount(client, &root.root, &point, &options)?;
     let cleaner = Cleaner::start(&point)?;
     let failed = |cause| Failure::File {
         what: "serving the mount on",
@@ -234,6 +243,29 @@ fn connect(socket: UnixStream) -> Result<(Client, Mounted), Failure> {
     // Without channels everything goes over the socket: slower, and as good.
     _ = client.open_channels(CHANNELS);
     Ok((client, mounted))
+}
+
+/// Raises this process's limit of descriptors, which its server inherits, to what the server's ids
+/// may need, as far as that is allowed. How many files may be known at a time then: so few that the
+/// server never runs out while the kernel still forgets.
+fn room() -> usize {
+    let had = getrlimit(Resource::Nofile);
+    let ids = u64::try_from(Limits::default().ids_max).unwrap_or(u64::MAX);
+    let wanted = ids.saturating_add(SPARE_DESCRIPTORS);
+    let raised = Some(had.maximum.map_or(wanted, |hard| hard.max(wanted)));
+    for limit in [raised, had.maximum] {
+        let limits = Rlimit {
+            current: limit,
+            maximum: limit,
+        };
+        // A higher one takes a privilege; the one that was had takes none.
+        if setrlimit(Resource::Nofile, limits).is_ok() {
+            break;
+        }
+    }
+    let has = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
+    let files = has.min(wanted).saturating_sub(SPARE_DESCRIPTORS) / 4 * 3;
+    usize::try_from(files).unwrap_or(usize::MAX)
 }
 
 /// A server confined to the directory.
