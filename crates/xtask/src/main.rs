@@ -1,5 +1,5 @@
 //! What CI runs and what anyone can run: `cargo xtask clients | rootfs | check | test | demo | fuzz | bench |
-//! soak | sbom | reproduce`.
+//! mount-bench | soak | sbom | reproduce`.
 //!
 //! Belongs here: the list of subcommands. Each has a module with a `run` of its own.
 //! Belongs elsewhere: anything the shipped binary needs.
@@ -11,6 +11,7 @@ mod check;
 mod clients;
 mod demo;
 mod fuzz;
+mod mount_bench;
 mod packages;
 mod progress;
 mod reproduce;
@@ -50,6 +51,8 @@ enum Task {
     /// Compare gofer with the Go gofers of the clients: latency, start-up, memory
     #[command(disable_help_flag = true)]
     Bench(bench::Args),
+    /// Compare a `gofer mount` with the bare file system and with bindfs
+    MountBench(mount_bench::Args),
     /// Serve mixed load for a while and see that nothing grows
     Soak(soak::Args),
     /// Write what the binary is made of into target/gofer.cdx.json (CycloneDX)
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Fuzz(args) => fuzz::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args),
+        Task::MountBench(args) => mount_bench::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Soak(args) => soak::run(&args),
         Task::Sbom => sbom::run().map(|()| ExitCode::SUCCESS),
         Task::Reproduce => reproduce::run().map(|()| ExitCode::SUCCESS),
