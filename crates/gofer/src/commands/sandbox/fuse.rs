@@ -175,6 +175,7 @@ fn begin(source: &Path, readonly: bool) -> Result<Beginning, Failure> {
         readonly,
         user_namespace: true,
         limits: Limits::default(),
+        special_files: true,
         end_with_parent: true,
     };
     let process = confined::begin(&serving, &[theirs.as_fd()])?;
