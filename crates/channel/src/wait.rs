@@ -41,13 +41,13 @@ const SAME_CPU: Duration = Duration::from_micros(10);
 const LATE_MAX: u32 = 2;
 /// Of prompt sleeps, one in so many is timed: two looks at the clock are a fiftieth of a short request.
 const TIMED: u32 = 4;
-/// What a move costs, in prompt wake-ups seen; how much there is at first, and at most.
+/// What a move costs, in prompt wake-ups; how much there is at first, and at most.
 const MOVE: u32 = 1;
 const CREDIT_AT_FIRST: u32 = 32;
 const CREDIT_MAX: u32 = 256;
 /// Short gaps without following, when that has not paid: at first and at most.
 const FOLLOW_REST_MIN: u32 = 256;
-const FOLLOW_REST_MAX: u32 = 1 << 14;
+const FOLLOW_REST_MAX: u32 = 1 << 12;
 /// Looks in vain that end a try.
 const VAIN_MAX: u32 = 2;
 /// What a waiter has that begins to look for good, and at most; a look in vain costs [`MISS`], a
@@ -123,13 +123,14 @@ impl Follow {
         rest_next: FOLLOW_REST_MIN,
     };
 
-    fn woken_after(&mut self, gap: Duration) {
-        self.rest = self.rest.saturating_sub(1);
+    /// `sleeps` took like this one, of which the last was timed.
+    fn woken_after(&mut self, gap: Duration, sleeps: u32) {
+        self.rest = self.rest.saturating_sub(sleeps);
         if gap > SAME_CPU {
             self.late += 1;
         } else {
             self.late = 0;
-            self.credit = (self.credit + 1).min(CREDIT_MAX);
+            self.credit = (self.credit + sleeps).min(CREDIT_MAX);
             if self.credit == CREDIT_MAX {
                 self.rest_next = FOLLOW_REST_MIN;
             }
@@ -296,9 +297,9 @@ impl Pace {
                 return;
             }
             self.last = gap;
-            self.follow.woken_after(gap);
-            *left = left.saturating_sub(1 + self.untimed);
-            self.untimed = 0;
+            let sleeps = 1 + std::mem::take(&mut self.untimed);
+            self.follow.woken_after(gap, sleeps);
+            *left = left.saturating_sub(sleeps);
             if *left == 0 {
                 self.state = State::TRYING;
             }
@@ -591,12 +592,12 @@ mod tests {
         let mut follow = Follow::NEW;
         let (late, prompt) = (2 * SAME_CPU, SAME_CPU / 2);
         for _ in 0..1000 {
-            follow.woken_after(late);
+            follow.woken_after(late, 1);
             assert_eq!(follow.next(), Step::Stay, "it may have been chance");
-            follow.woken_after(late);
+            follow.woken_after(late, 1);
             assert_eq!(follow.next(), Step::Move);
             for _ in 0..MOVE {
-                follow.woken_after(prompt);
+                follow.woken_after(prompt, 1);
                 assert_eq!(follow.next(), Step::Stay);
             }
         }
@@ -609,7 +610,7 @@ mod tests {
         for _ in 0..6 {
             let (mut moved, mut gaps) = (0, 0);
             loop {
-                follow.woken_after(2 * SAME_CPU);
+                follow.woken_after(2 * SAME_CPU, 1);
                 gaps += 1;
                 match follow.next() {
                     Step::Stay => {}

@@ -448,7 +448,10 @@ fn run_server(
     let threads = sealed.threads;
     options.on_thread = Some(Arc::new(move |mount: &Mount| {
         let tightened = threads.tighten(mount.root.as_fd(), mount.readonly);
-        tightened.map(|_| ()).map_err(|error| error.to_string())
+        tightened.map_err(|error| error.to_string())?;
+        // That was the last of the start-up.
+        jail::pages::give_back();
+        Ok(())
     }));
     let failures = Arc::clone(log);
     options.on_failure = Some(Arc::new(move |message: &str| failures.warning(message)));
@@ -470,7 +473,6 @@ fn run_server(
         .into_iter()
         .map(|c| served(log, c, character_devices))
         .collect();
-    jail::pages::give_back();
     let run = Server::new(options).run(connections);
     run.map_err(|error| fatal(format_args!("serving: {error}")))
 }

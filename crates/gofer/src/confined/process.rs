@@ -175,7 +175,10 @@ fn serve(
     let threads = sealed.threads;
     options.on_thread = Some(Arc::new(move |mount: &Mount| {
         let tightened = threads.tighten(mount.root.as_fd(), mount.readonly);
-        tightened.map(|_| ()).map_err(|error| error.to_string())
+        tightened.map_err(|error| error.to_string())?;
+        // That was the last of the start-up.
+        jail::pages::give_back();
+        Ok(())
     }));
     let shown = path.display().to_string();
     options.on_failure = Some(Arc::new(move |message: &str| {
@@ -191,7 +194,6 @@ fn serve(
         };
         (connection.io, mount)
     });
-    jail::pages::give_back();
     let run = Server::new(options).run(connections.collect());
     run.map_err(|error| error.to_string())
 }
