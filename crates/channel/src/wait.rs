@@ -1,7 +1,8 @@
-//! How long to look for the peer's turn before going to sleep.
+//! How a thread waits for the peer's turn: for how long it looks before it goes to sleep, and on
+//! which CPU it sleeps.
 //!
 //! Belongs here: the policy, the count of threads that spin. Nothing else, so that it is easy to
-//! change and to measure. Belongs elsewhere: the sleeping itself (`turns`).
+//! change and to measure. Belongs elsewhere: the sleeping itself (`turns`), moving (`place`).
 //!
 //! A wake-up through the kernel costs both sides more than most requests take. A peer that is
 //! answered before it has gone to sleep is spared it, if its turn is awaited with the CPU held. One
@@ -314,7 +315,8 @@ impl Pace {
                 Step::Move => self.place.keep_to_next(),
                 Step::GiveUp => self.place.let_go(),
             },
-            State::Trying { asleep, .. } => *asleep += u32::from(woken),
+            // More answers than looks, if other threads have the right to look.
+            State::Trying { asleep, .. } => *asleep = asleep.saturating_add(woken.into()),
             State::Looking { asleep, .. } => {
                 *asleep = if woken {
                     *asleep + 1
@@ -344,8 +346,9 @@ impl Wait {
         }
     }
 
-    /// Spins for up to 50 µs (150 µs in a try, see the module) while the peer has been quick and
-    /// fewer than half of the CPUs spin; never on a single CPU.
+    /// Spins for up to 50 µs (150 µs in a try, see the module) while that spares the peer its sleep and
+    /// fewer than half of the CPUs spin; otherwise sleeps, where the peer runs. On a single CPU it only
+    /// sleeps.
     ///
     /// The first call counts the CPUs this process may use: make it before system calls are
     /// forbidden, and clone the result for each channel.
