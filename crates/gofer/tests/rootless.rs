@@ -273,15 +273,20 @@ fn change_mount(house: &House, change: impl FnOnce(&mut serde_json::Value)) {
     fs::write(config, spec.to_string()).unwrap();
 }
 
+/// Puts the source of the one mount below a directory that only its owner may enter; where it is then.
+fn hide_volume(house: &House) -> PathBuf {
+    let (hidden, source) = (house.path("hidden"), house.path("hidden/volume"));
+    fs::create_dir(&hidden).unwrap();
+    fs::set_permissions(hidden, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(house.path("volume"), &source).unwrap();
+    change_mount(house, |mount| mount["source"] = json!(source));
+    source
+}
+
 #[test]
 fn the_newest_parent_opens_a_source_below_a_directory_that_the_ids_may_not_enter() {
     let house = House::new();
-    fs::create_dir(house.path("hidden")).unwrap();
-    let closed = fs::Permissions::from_mode(0o700);
-    fs::set_permissions(house.path("hidden"), closed).unwrap();
-    fs::rename(house.path("volume"), house.path("hidden/volume")).unwrap();
-    let source = house.path("hidden/volume");
-    change_mount(&house, |mount| mount["source"] = json!(source));
+    let source = hide_volume(&house);
 
     let (mut gofer, requests) = serves_through_its_parent(&house);
     let [request] = requests.as_slice() else {
@@ -307,12 +312,7 @@ fn the_newest_parent_opens_a_source_below_a_directory_that_the_ids_may_not_enter
 fn older_parents_learn_why_a_source_below_such_a_directory_cannot_be_opened() {
     for dialect in [Dialect::V2022_12, Dialect::V2024] {
         let house = House::new();
-        fs::create_dir(house.path("hidden")).unwrap();
-        let closed = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(house.path("hidden"), closed).unwrap();
-        fs::rename(house.path("volume"), house.path("hidden/volume")).unwrap();
-        let source = house.path("hidden/volume");
-        change_mount(&house, |mount| mount["source"] = json!(source));
+        let source = hide_volume(&house);
         let parent = house.parent(dialect).id_maps(maps(0, MANY));
         let mut gofer = parent.start().unwrap();
         gofer.release();
