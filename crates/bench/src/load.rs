@@ -33,15 +33,17 @@ enum Spread {
     OneEach,
 }
 
+/// Those of the `cases` that are measured here, or all if none is named.
 pub(crate) fn measure(
     tree: &Tree,
     contenders: &[Contender],
-    rounds: usize,
-    time: Duration,
+    cases: &[String],
+    (rounds, time): (usize, Duration),
     results: &mut Results,
 ) -> Result<()> {
+    let asked = |case: &str| cases.is_empty() || cases.iter().any(|asked| asked == case);
     for _ in 0..rounds {
-        for (case, channels, spread) in LOADS {
+        for (case, channels, spread) in LOADS.into_iter().filter(|load| asked(load.0)) {
             for contender in contenders {
                 let measured = contender.start(tree, MOUNTS).and_then(|running| {
                     one(

@@ -87,7 +87,7 @@ struct Cli {
     /// Rounds of requests
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only these requests, by the case's name, and nothing else
+    /// Only these requests and loads, by the case's name, and nothing else
     #[arg(long, value_name = "CASE", value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -218,6 +218,8 @@ fn measure(cli: &Cli, tree: &Tree, contenders: &[Contender], results: &mut Resul
     if !cli.only.is_empty() {
         let progress = Progress::new(effort.rounds);
         requests::measure(tree, contenders, &effort, &progress, results)?;
+        let loads = (effort.rounds, effort.time * 2);
+        load::measure(tree, contenders, &cli.only, loads, results)?;
         progress.end();
         return Ok(());
     }
@@ -244,7 +246,8 @@ fn everything(
     process::start_up(tree, contenders, amount.starts, results)?;
     progress.step("start-up");
     requests::measure(tree, contenders, effort, progress, results)?;
-    load::measure(tree, contenders, amount.repeats, effort.time * 2, results)?;
+    let loads = (amount.repeats, effort.time * 2);
+    load::measure(tree, contenders, &[], loads, results)?;
     progress.step("load");
     process::memory(tree, contenders, amount.repeats, results)?;
     process::fifty(tree, contenders, results)?;
