@@ -1,8 +1,8 @@
-//! On which CPU a thread waits.
+//! On which CPU a thread runs.
 //!
 //! Belongs here: moving the calling thread. Belongs elsewhere: when to, and what for (`wait`).
-//! Must hold: a thread is never moved to a CPU that it might not have used by itself, and what the
-//! operator decides meanwhile stands.
+//! Must hold: a thread is never moved to a CPU that it might not have used by itself, and is kept
+//! nowhere: after a move it may run wherever it might before.
 #![allow(
     unsafe_code,
     reason = "rustix asks the kernel which CPU this is; the C library need not"
@@ -10,86 +10,45 @@
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Where the thread that owns this may run, and whether it keeps to one CPU now.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    kept: Option<Kept>,
+/// Goes to the next of the CPUs that the thread may use; of two, that is the other one.
+pub(crate) fn go_to_next() {
+    let (Some(all), Some(here)) = (all(), here()) else {
+        return;
+    };
+    let next = (1..CpuSet::MAX_CPU)
+        .map(|step| (here + step) % CpuSet::MAX_CPU)
+        .find(|cpu| all.is_set(*cpu));
+    if let Some(cpu) = next {
+        go(&only(cpu), &all);
+    }
 }
 
-#[derive(Debug, Clone)]
-struct Kept {
-    /// What it may use when it does not keep to one.
-    all: Box<CpuSet>,
-    cpu: usize,
+/// Goes to this CPU, if the thread may use it.
+pub(crate) fn go_to(cpu: usize) {
+    if let Some(all) = all().filter(|all| all.is_set(cpu)) {
+        go(&only(cpu), &all);
+    }
 }
 
-impl Place {
-    /// Wherever the kernel puts it.
-    pub(crate) const ANYWHERE: Self = Self { kept: None };
+/// Leaves the CPU that the thread is on, for any other. Says which it was.
+pub(crate) fn step_aside() -> Option<usize> {
+    let (all, here) = (all()?, here()?);
+    let mut others = all;
+    others.unset(here);
+    (others.count() > 0 && go(&others, &all)).then_some(here)
+}
 
-    /// Keeps to the next of the CPUs that the thread may use; of two, that is the other one.
-    pub(crate) fn keep_to_next(&mut self) {
-        let (Some(all), Some(here)) = (self.all(), here()) else {
-            return;
-        };
-        let next = (1..CpuSet::MAX_CPU)
-            .map(|step| (here + step) % CpuSet::MAX_CPU)
-            .find(|cpu| all.is_set(*cpu));
-        if let Some(cpu) = next {
-            self.keep(all, cpu);
-        }
-    }
+/// Goes to one of `there`, and stays free to run on `all`.
+fn go(there: &CpuSet, all: &CpuSet) -> bool {
+    let gone = sched_setaffinity(None, there).is_ok();
+    // The kernel has moved the thread already. What was allowed before cannot be refused.
+    gone && sched_setaffinity(None, all).is_ok()
+}
 
-    /// Keeps to this CPU.
-    pub(crate) fn keep_to(&mut self, cpu: usize) {
-        if let Some(all) = self.all().filter(|all| all.is_set(cpu)) {
-            self.keep(all, cpu);
-        }
-    }
-
-    /// Leaves the CPU that the thread is on, for any other, and keeps to none. Says which it was.
-    pub(crate) fn step_aside(&mut self) -> Option<usize> {
-        let (all, here) = (self.all()?, here()?);
-        let mut others = all;
-        others.unset(here);
-        if others.count() == 0 || sched_setaffinity(None, &others).is_err() {
-            return None;
-        }
-        // The kernel has moved the thread already.
-        _ = sched_setaffinity(None, &all);
-        self.kept = None;
-        Some(here)
-    }
-
-    /// Lets the kernel choose again.
-    pub(crate) fn let_go(&mut self) {
-        if self.kept.is_some() {
-            if let Some(all) = self.all() {
-                // What was allowed before cannot be refused, or then the operator's wish stands.
-                _ = sched_setaffinity(None, &all);
-            }
-            self.kept = None;
-        }
-    }
-
-    fn keep(&mut self, all: CpuSet, cpu: usize) {
-        let one = only(cpu);
-        if sched_setaffinity(None, &one).is_ok() {
-            let all = Box::new(all);
-            self.kept = Some(Kept { all, cpu });
-        }
-    }
-
-    /// What the thread may use, if it may use more than one: what it might before it kept to one, or,
-    /// if somebody has changed that since, what they allow.
-    fn all(&self) -> Option<CpuSet> {
-        let now = sched_getaffinity(None).ok()?;
-        let all = match &self.kept {
-            Some(kept) if now == only(kept.cpu) => *kept.all,
-            _ => now,
-        };
-        (all.count() > 1).then_some(all)
-    }
+/// What the thread may use, if it may use more than one.
+fn all() -> Option<CpuSet> {
+    let all = sched_getaffinity(None).ok()?;
+    (all.count() > 1).then_some(all)
 }
 
 fn only(cpu: usize) -> CpuSet {
@@ -115,47 +74,44 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_keeps_to_one_cpu_until_it_lets_go() {
-        let (all, mut place) = (allowed(), Place::ANYWHERE);
-        place.keep_to_next();
-        if all.count() == 1 {
-            assert_eq!(allowed(), all, "the only one");
-            return;
+    fn a_thread_goes_where_it_is_told_and_may_be_anywhere_after() {
+        let all = allowed();
+        for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu)) {
+            go_to(cpu);
+            assert_eq!(allowed(), all);
         }
-        let first = here().unwrap();
-        assert_eq!(allowed(), only(first));
-        place.keep_to_next();
-        assert_ne!(here().unwrap(), first);
-        assert_eq!(allowed().count(), 1);
-        place.keep_to(first);
-        assert_eq!(allowed(), only(first));
-        place.let_go();
+        go_to_next();
+        step_aside();
         assert_eq!(allowed(), all);
     }
 
     #[test]
-    fn a_thread_that_steps_aside_is_elsewhere_and_may_be_anywhere() {
-        let (all, mut place) = (allowed(), Place::ANYWHERE);
-        if all.count() > 1 {
-            let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
-            place.keep_to(first);
-            assert_eq!(place.step_aside(), Some(first));
-        } else {
-            assert_eq!(place.step_aside(), None, "the only one");
-        }
-        assert_eq!(allowed(), all);
-    }
-
-    #[test]
-    fn what_an_operator_allows_meanwhile_stands() {
-        let (all, mut place) = (allowed(), Place::ANYWHERE);
-        place.keep_to_next();
-        sched_setaffinity(None, &all).unwrap();
+    fn a_thread_with_one_cpu_stays_there() {
+        let all = allowed();
         let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
         sched_setaffinity(None, &only(first)).unwrap();
-        place.kept.iter_mut().for_each(|kept| kept.cpu = first + 1);
-        place.let_go();
-        assert_eq!(allowed(), only(first));
+        go_to_next();
+        assert_eq!(step_aside(), None);
+        assert_eq!((here(), allowed()), (Some(first), only(first)));
         sched_setaffinity(None, &all).unwrap();
+    }
+
+    #[test]
+    fn no_thread_goes_where_it_may_not_be() {
+        let all = allowed();
+        let never = (0..CpuSet::MAX_CPU).find(|cpu| !all.is_set(*cpu)).unwrap();
+        go_to(never);
+        assert!(all.is_set(here().unwrap()));
+        assert_eq!(allowed(), all);
+    }
+
+    #[test]
+    fn who_steps_aside_says_from_where() {
+        let all = allowed();
+        match step_aside() {
+            Some(left) => assert!(all.is_set(left) && all.count() > 1),
+            None => assert_eq!(all.count(), 1),
+        }
+        assert_eq!(allowed(), all);
     }
 }

@@ -16,15 +16,16 @@
 //!
 //! Two that both sleep are quickest on the same CPU: no other one has to be woken, which on a virtual
 //! machine takes ten times as long as a short request. The kernel puts them there or not, as it
-//! happens. So a thread that was woken late goes to the next CPU and keeps to it, until it is woken
-//! late again, the client makes a pause, or following it does not help.
+//! happens, and then leaves them so for long. So a thread that was woken late goes to the next CPU:
+//! the dice are thrown again, until they fall well. Nothing is kept where it is, for the kernel brings
+//! a thread to its peer more surely than we do, if it may.
 
 use std::hint::spin_loop;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::place::Place;
+use crate::place;
 
 /// Longest look at a peer that has been quick.
 const SPIN_MAX: Duration = Duration::from_micros(50);
@@ -38,17 +39,12 @@ const LOOKS: u32 = 5;
 /// A sleep this short was ended by a peer on the same CPU. Measured across CPUs: 10 to 60 µs on
 /// virtual machines; on others it may be less, and then nothing moves.
 const SAME_CPU: Duration = Duration::from_micros(10);
-/// Late wake-ups in a row after which the peer is followed.
-const LATE_MAX: u32 = 2;
-/// Of prompt sleeps, one in so many is timed: two looks at the clock are a fiftieth of a short request.
-const TIMED: u32 = 4;
-/// What a move costs, in prompt wake-ups; how much there is at first, and at most.
-const MOVE: u32 = 1;
-const CREDIT_AT_FIRST: u32 = 32;
-const CREDIT_MAX: u32 = 256;
-/// Short gaps without following, when that has not paid: at first and at most.
-const FOLLOW_REST_MIN: u32 = 256;
-const FOLLOW_REST_MAX: u32 = 1 << 12;
+/// Moves for which no prompt wake-up needs to have paid. One in ten to thirty brings the two together
+/// (by the kernel's trace), for some hundred to some thousand requests.
+const CREDIT: u32 = 1 << 12;
+/// Short gaps without moving, when that has not helped: at first and at most.
+const STAY_MIN: u32 = 256;
+const STAY_MAX: u32 = 1 << 15;
 /// Looks in vain that end a try.
 const VAIN_MAX: u32 = 2;
 /// What a waiter has that begins to look for good, and at most; a look in vain costs [`MISS`], a
@@ -58,11 +54,9 @@ const TRUST_MAX: u32 = 64;
 const MISS: u32 = 4;
 /// Peers found asleep, more than were found awake, after which looking does not help any more.
 const ASLEEP_MAX: u32 = 16;
-/// Short gaps slept through before a try: at first, at most while looking does not help, and at most
-/// while others want the CPU.
+/// Short gaps slept through before a try, at first and at most: a try may part two that were on one CPU.
 const REST_MIN: u32 = 8;
-const REST_MAX: u32 = 1 << 12;
-const REST_MAX_BUSY: u32 = 1 << 13;
+const REST_MAX: u32 = 1 << 15;
 /// What a failed try multiplies the rest by.
 const REST_GROWS: u32 = 8;
 /// So many quick turns in a row forget all failures: some milliseconds, longer than a busy machine
@@ -75,6 +69,8 @@ const LOOKS_PER_CLOCK: u32 = 64;
 
 /// Threads of this process that spin adaptively right now.
 static SPINNERS: AtomicU32 = AtomicU32::new(0);
+/// Which thread of this process was woken late last, by the address of its state.
+static LATE_LAST: AtomicUsize = AtomicUsize::new(0);
 
 /// What one endpoint does before it sleeps.
 #[derive(Debug, Clone)]
@@ -98,68 +94,58 @@ struct Pace {
     quick: u32,
     /// How long the last short gap took that was slept through.
     last: Duration,
-    /// Sleeps that nobody timed, since the last that was.
-    untimed: u32,
     follow: Follow,
-    place: Place,
 }
 
-/// Whether it pays to go where the peer is.
+/// Whether it pays to go where the peer may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Follow {
-    /// Late wake-ups in a row.
-    late: u32,
-    /// What moves are paid with, and prompt wake-ups earn.
+    late: bool,
+    /// What moves are paid with, and prompt wake-ups bring.
     credit: u32,
-    /// Short gaps to stay anywhere, now and after the next failure.
-    rest: u32,
-    rest_next: u32,
+    /// Short gaps to stay, now and after the next failure.
+    stay: u32,
+    stay_next: u32,
 }
 
 impl Follow {
     const NEW: Self = Self {
-        late: 0,
-        credit: CREDIT_AT_FIRST,
-        rest: 0,
-        rest_next: FOLLOW_REST_MIN,
+        late: false,
+        credit: CREDIT,
+        stay: 0,
+        stay_next: STAY_MIN,
     };
 
-    /// `sleeps` took like this one, of which the last was timed.
-    fn woken_after(&mut self, gap: Duration, sleeps: u32) {
-        self.rest = self.rest.saturating_sub(sleeps);
-        if gap > SAME_CPU {
-            self.late += 1;
-        } else {
-            self.late = 0;
-            self.credit = (self.credit + sleeps).min(CREDIT_MAX);
-            if self.credit == CREDIT_MAX {
-                self.rest_next = FOLLOW_REST_MIN;
+    fn woken_after(&mut self, gap: Duration) {
+        self.stay = self.stay.saturating_sub(1);
+        self.late = gap > SAME_CPU;
+        if !self.late {
+            self.credit = (self.credit + 1).min(CREDIT);
+            if self.credit == CREDIT {
+                self.stay_next = STAY_MIN;
             }
         }
     }
 
-    /// What to do about the place, between two requests.
-    fn next(&mut self) -> Step {
-        if self.rest > 0 || self.late < LATE_MAX {
-            return Step::Stay;
+    /// Whether to move, between two requests. Not if others are woken late in between: then the CPUs
+    /// have enough to do, and it is a turn on one that each waits for.
+    fn moves(&mut self, late_last: &AtomicUsize) -> bool {
+        if !std::mem::take(&mut self.late) {
+            return false;
         }
-        self.late = 0;
-        if let Some(credit) = self.credit.checked_sub(MOVE) {
-            self.credit = credit;
-            return Step::Move;
+        let this = std::ptr::from_ref(self).addr();
+        if late_last.swap(this, Ordering::Relaxed) != this || self.stay > 0 {
+            return false;
         }
-        self.credit = CREDIT_AT_FIRST;
-        self.rest = self.rest_next;
-        self.rest_next = (self.rest_next * REST_GROWS).min(FOLLOW_REST_MAX);
-        Step::GiveUp
+        if let Some(left) = self.credit.checked_sub(1) {
+            self.credit = left;
+            return true;
+        }
+        self.credit = CREDIT - 1;
+        self.stay = self.stay_next;
+        self.stay_next = (self.stay_next * REST_GROWS).min(STAY_MAX);
+        false
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Stay,
-    Move,
-    GiveUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,9 +187,7 @@ impl Pace {
         rest: REST_MIN,
         quick: 0,
         last: Duration::ZERO,
-        untimed: 0,
         follow: Follow::NEW,
-        place: Place::ANYWHERE,
     };
 
     /// How long to look now.
@@ -215,17 +199,12 @@ impl Pace {
         }
     }
 
-    /// When a sleep begins, if its length matters.
-    fn begin_sleep(&mut self) -> Option<Instant> {
-        let State::Resting(left) = self.state else {
-            return None;
-        };
-        let settled = self.follow.late == 0 && left > TIMED;
-        if settled && self.untimed + 1 < TIMED {
-            self.untimed += 1;
-            return None;
+    /// Others have the right to look: a try comes later, and sleeps count until then.
+    fn put_off(&mut self) {
+        if let State::Trying { home, .. } = self.state {
+            home.into_iter().for_each(place::go_to);
+            self.state = State::Resting(self.rest);
         }
-        Some(Instant::now())
     }
 
     /// If the peer runs on this CPU, it does not while we look: looks at it from another.
@@ -239,14 +218,14 @@ impl Pace {
         let first = *looks == 0 && self.last < SAME_CPU;
         let only_in_vain = *looks > 0 && looks == vain;
         if first || only_in_vain {
-            *home = home.or(self.place.step_aside());
+            *home = home.or(place::step_aside());
         }
     }
 
     fn looked(&mut self, look: Look) {
         match (&mut self.state, look) {
             (State::Resting(_), _) => {}
-            (_, Look::TakenAway) => self.rest_up_to(REST_MAX_BUSY),
+            (_, Look::TakenAway) => self.rest_again(),
             (
                 State::Trying {
                     looks,
@@ -259,7 +238,7 @@ impl Pace {
                 *looks += 1;
                 *vain += u32::from(look == Look::InVain);
                 if *vain >= VAIN_MAX || *asleep > LOOKS / 2 {
-                    self.rest_up_to(REST_MAX);
+                    self.rest_again();
                 } else if *looks >= LOOKS {
                     self.state = State::Looking {
                         trust: TRUST_AT_FIRST,
@@ -275,32 +254,27 @@ impl Pace {
                 }
             }
             (State::Looking { trust, .. }, Look::InVain) if *trust > MISS => *trust -= MISS,
-            (State::Looking { .. }, Look::InVain) => self.rest_up_to(REST_MAX),
+            (State::Looking { .. }, Look::InVain) => self.rest_again(),
         }
     }
 
-    fn rest_up_to(&mut self, most: u32) {
-        if let State::Trying {
-            home: Some(home), ..
-        } = self.state
-        {
-            self.place.keep_to(home);
+    fn rest_again(&mut self) {
+        if let State::Trying { home, .. } = self.state {
+            home.into_iter().for_each(place::go_to);
         }
         self.state = State::Resting(self.rest);
-        self.rest = (self.rest * REST_GROWS).min(most);
+        self.rest = (self.rest * REST_GROWS).min(REST_MAX);
         self.quick = 0;
     }
 
     fn slept(&mut self, gap: Duration) {
         if let State::Resting(left) = &mut self.state {
             if gap >= GAP_SHORT {
-                self.place.let_go();
                 return;
             }
             self.last = gap;
-            let sleeps = 1 + std::mem::take(&mut self.untimed);
-            self.follow.woken_after(gap, sleeps);
-            *left = left.saturating_sub(sleeps);
+            self.follow.woken_after(gap);
+            *left = left.saturating_sub(1);
             if *left == 0 {
                 self.state = State::TRYING;
             }
@@ -310,11 +284,11 @@ impl Pace {
     /// The peer was given its turn, and `woken` by that if it slept.
     fn answered(&mut self, woken: bool) {
         match &mut self.state {
-            State::Resting(_) => match self.follow.next() {
-                Step::Stay => {}
-                Step::Move => self.place.keep_to_next(),
-                Step::GiveUp => self.place.let_go(),
-            },
+            State::Resting(_) => {
+                if self.follow.moves(&LATE_LAST) {
+                    place::go_to_next();
+                }
+            }
             // More answers than looks, if other threads have the right to look.
             State::Trying { asleep, .. } => *asleep = asleep.saturating_add(woken.into()),
             State::Looking { asleep, .. } => {
@@ -324,7 +298,7 @@ impl Pace {
                     asleep.saturating_sub(1)
                 };
                 if *asleep >= ASLEEP_MAX {
-                    self.rest_up_to(REST_MAX);
+                    self.rest_again();
                 }
             }
         }
@@ -373,6 +347,7 @@ impl Wait {
                     return false;
                 };
                 let Some(_spinner) = Spinner::enter(*spinners_max) else {
+                    pace.put_off();
                     return false;
                 };
                 pace.step_aside();
@@ -384,12 +359,16 @@ impl Wait {
     }
 
     /// When a sleep begins, if its length matters.
-    pub(crate) fn begin(&mut self) -> Option<Instant> {
-        match &mut self.policy {
+    pub(crate) fn begin(&self) -> Option<Instant> {
+        match &self.policy {
             Policy::Adaptive {
-                pace,
+                pace:
+                    Pace {
+                        state: State::Resting(_),
+                        ..
+                    },
                 spinners_max: 1..,
-            } => pace.begin_sleep(),
+            } => Some(Instant::now()),
             _ => None,
         }
     }
@@ -556,7 +535,7 @@ mod tests {
             }
             assert_eq!(looks, VAIN_MAX);
         }
-        assert_eq!(rests, [8, 8, 64, 512, 4096, 4096, 4096, 4096]);
+        assert_eq!(rests, [8, 8, 64, 512, 4096, 32768, 32768, 32768]);
     }
 
     #[test]
@@ -568,7 +547,7 @@ mod tests {
             pace.looked(Look::TakenAway);
             assert_eq!(pace.bound(), None);
         }
-        assert_eq!(rests[7..], [8192, 8192, 8192]);
+        assert_eq!(rests[7..], [32768, 32768, 32768]);
         rest(&mut pace);
         try_looks(&mut pace, |_| false);
         for _ in 0..FORGIVEN_AFTER {
@@ -576,6 +555,19 @@ mod tests {
         }
         pace.looked(Look::TakenAway);
         assert_eq!(rest(&mut pace), REST_MIN, "all is forgiven");
+    }
+
+    #[test]
+    fn a_try_that_others_leave_no_room_for_is_put_off_and_costs_nothing() {
+        let mut pace = Pace::UNKNOWN;
+        for _ in 0..8 {
+            assert_eq!(rest(&mut pace), REST_MIN);
+            pace.put_off();
+        }
+        rest(&mut pace);
+        try_looks(&mut pace, |_| false);
+        pace.put_off();
+        assert_eq!(pace.bound(), Some(SPIN_MAX), "what works is not given up");
     }
 
     #[test]
@@ -591,63 +583,53 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_elsewhere_is_followed_while_that_makes_its_turns_come_promptly() {
-        let mut follow = Follow::NEW;
-        let (late, prompt) = (2 * SAME_CPU, SAME_CPU / 2);
+    fn a_peer_elsewhere_is_followed_as_long_as_that_helps_now_and_then() {
+        let (mut follow, late_last) = (Follow::NEW, AtomicUsize::new(0));
+        follow.woken_after(2 * SAME_CPU);
+        assert!(
+            !follow.moves(&late_last),
+            "somebody else may have been late"
+        );
         for _ in 0..1000 {
-            follow.woken_after(late, 1);
-            assert_eq!(follow.next(), Step::Stay, "it may have been chance");
-            follow.woken_after(late, 1);
-            assert_eq!(follow.next(), Step::Move);
-            for _ in 0..MOVE {
-                follow.woken_after(prompt, 1);
-                assert_eq!(follow.next(), Step::Stay);
+            for _ in 0..CREDIT {
+                follow.woken_after(2 * SAME_CPU);
+                assert!(follow.moves(&late_last));
+            }
+            for _ in 0..CREDIT {
+                follow.woken_after(SAME_CPU / 2);
+                assert!(!follow.moves(&late_last));
+            }
+        }
+    }
+
+    #[test]
+    fn where_many_are_late_nobody_moves() {
+        let (mut follows, late_last) = ([Follow::NEW, Follow::NEW], AtomicUsize::new(0));
+        for _ in 0..1000 {
+            for follow in &mut follows {
+                follow.woken_after(2 * SAME_CPU);
+                assert!(!follow.moves(&late_last));
             }
         }
     }
 
     #[test]
     fn a_peer_that_is_late_wherever_it_is_awaited_is_not_followed_for_long() {
-        let mut follow = Follow::NEW;
+        let (mut follow, late_last) = (Follow::NEW, AtomicUsize::new(0));
         let mut moves = Vec::new();
         for _ in 0..6 {
             let (mut moved, mut gaps) = (0, 0);
-            loop {
-                follow.woken_after(2 * SAME_CPU, 1);
+            let stay = follow.stay_next;
+            while follow.stay_next == stay && gaps <= CREDIT + STAY_MAX {
+                follow.woken_after(2 * SAME_CPU);
+                moved += u32::from(follow.moves(&late_last));
                 gaps += 1;
-                match follow.next() {
-                    Step::Stay => {}
-                    Step::Move => moved += 1,
-                    Step::GiveUp => break,
-                }
             }
             moves.push((moved, gaps));
         }
-        assert_eq!(moves[0].0, CREDIT_AT_FIRST / MOVE);
-        assert!(moves[1].1 > FOLLOW_REST_MIN);
-        assert!(moves[5].1 > FOLLOW_REST_MAX);
-    }
-
-    #[test]
-    fn few_of_many_prompt_sleeps_are_timed_and_all_are_counted() {
-        let mut pace = Pace::UNKNOWN;
-        rest(&mut pace);
-        pace.rest_up_to(REST_MAX);
-        pace.rest_up_to(REST_MAX);
-        pace.rest_up_to(REST_MAX);
-        let State::Resting(left) = pace.state else {
-            panic!("it rests");
-        };
-        let (mut sleeps, mut timed) = (0, 0);
-        while pace.bound().is_none() {
-            sleeps += 1;
-            if pace.begin_sleep().is_some() {
-                timed += 1;
-                pace.slept(SAME_CPU / 2);
-            }
-        }
-        assert_eq!(sleeps, left);
-        assert!(timed < left / 2, "{timed} of {left}");
+        assert_eq!(moves[0].0, CREDIT);
+        assert!(moves[1].1 > STAY_MIN);
+        assert!(moves[5].1 > STAY_MAX);
     }
 
     #[test]
