@@ -122,13 +122,16 @@ fn one(
     })?;
     let summary = all.summary(Some(cpu)).ok_or("no operation")?;
     results.add_summary(Section::Load, case, who, &summary);
-    let key = Key {
+    let key = |metric, unit| Key {
         section: Section::Load,
         case,
-        metric: RATE,
-        unit: "1/s",
+        metric,
+        unit,
     };
-    results.add(key, who, summary.count as f64 / took.as_secs_f64());
+    let rate = summary.count as f64 / took.as_secs_f64();
+    results.add(key(RATE, "1/s"), who, rate);
+    let longest = all.longest().ok_or("no operation")?;
+    results.add(key("longest", "µs"), who, longest);
     Ok(())
 }
 

@@ -36,6 +36,11 @@ impl Times {
         self.ns.append(&mut other.ns);
     }
 
+    /// The longest, in microseconds.
+    pub(crate) fn longest(&self) -> Option<f64> {
+        self.ns.iter().max().map(|ns| *ns as f64 / 1000.0)
+    }
+
     /// Evenly many of them in order, in microseconds.
     pub(crate) fn quantiles(&self) -> Vec<f64> {
         let mut sorted = self.ns.clone();
@@ -131,5 +136,7 @@ mod tests {
         };
         assert_eq!(summary, Some(expected));
         assert_eq!(Times::default().summary(None), None);
+        assert_eq!(times.longest(), Some(100_000.0));
+        assert_eq!(Times::default().longest(), None);
     }
 }
