@@ -30,6 +30,11 @@ pub(crate) struct Case {
     pub(crate) prepare: fn(&Session<'_>) -> Result<Operation>,
 }
 
+/// Whether a case is to be measured: all are if none is named.
+pub(crate) fn asked(only: &[String], case: &str) -> bool {
+    only.is_empty() || only.iter().any(|name| name == case)
+}
+
 /// `AT_REMOVEDIR`.
 const REMOVE_DIRECTORY: u32 = 0x200;
 const READ_WRITE: u32 = 2;

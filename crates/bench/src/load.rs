@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use wire::Mid;
 use wire::msg::attr::FStat;
 
+use crate::cases::asked;
 use crate::contender::{Contender, Running};
 use crate::failure::{Failure, Result};
 use crate::proc;
@@ -33,17 +34,19 @@ enum Spread {
     OneEach,
 }
 
-/// Those of the `cases` that are measured here, or all if none is named.
+/// Those of the loads that are asked for, each for twice the time of a request.
 pub(crate) fn measure(
     tree: &Tree,
     contenders: &[Contender],
-    cases: &[String],
+    only: &[String],
     (rounds, time): (usize, Duration),
     results: &mut Results,
 ) -> Result<()> {
-    let asked = |case: &str| cases.is_empty() || cases.iter().any(|asked| asked == case);
     for _ in 0..rounds {
-        for (case, channels, spread) in LOADS.into_iter().filter(|load| asked(load.0)) {
+        for (case, channels, spread) in LOADS {
+            if !asked(only, case) {
+                continue;
+            }
             for contender in contenders {
                 let measured = contender.start(tree, MOUNTS).and_then(|running| {
                     one(
@@ -51,7 +54,7 @@ pub(crate) fn measure(
                         case,
                         channels,
                         spread,
-                        time,
+                        time * 2,
                         &contender.name,
                         results,
                     )?;

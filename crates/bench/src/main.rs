@@ -193,10 +193,7 @@ fn run(cli: &Cli) -> Result<()> {
 
 /// Those that the cases asked for list.
 fn directories(cli: &Cli) -> Vec<usize> {
-    let asked = |entries: &usize| {
-        let listing = format!("getdents{entries}");
-        cli.only.is_empty() || cli.only.contains(&listing)
-    };
+    let asked = |entries: &usize| cases::asked(&cli.only, &format!("getdents{entries}"));
     tree::DIRECTORIES.into_iter().filter(asked).collect()
 }
 
@@ -218,8 +215,8 @@ fn measure(cli: &Cli, tree: &Tree, contenders: &[Contender], results: &mut Resul
     if !cli.only.is_empty() {
         let progress = Progress::new(effort.rounds);
         requests::measure(tree, contenders, &effort, &progress, results)?;
-        let loads = (effort.rounds, effort.time * 2);
-        load::measure(tree, contenders, &cli.only, loads, results)?;
+        let loads = (effort.rounds, effort.time);
+        load::measure(tree, contenders, &effort.only, loads, results)?;
         progress.end();
         return Ok(());
     }
@@ -246,8 +243,8 @@ fn everything(
     process::start_up(tree, contenders, amount.starts, results)?;
     progress.step("start-up");
     requests::measure(tree, contenders, effort, progress, results)?;
-    let loads = (amount.repeats, effort.time * 2);
-    load::measure(tree, contenders, &[], loads, results)?;
+    let loads = (amount.repeats, effort.time);
+    load::measure(tree, contenders, &effort.only, loads, results)?;
     progress.step("load");
     process::memory(tree, contenders, amount.repeats, results)?;
     process::fifty(tree, contenders, results)?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cases::{CASES, Case, FSTAT_SOCKET};
+use crate::cases::{CASES, Case, FSTAT_SOCKET, asked};
 use crate::contender::{Contender, Running};
 use crate::echo::{Echo, Turns};
 use crate::failure::{Result, Tried};
@@ -96,7 +96,7 @@ fn measure_waiting(
         limit.turns(results)?;
     }
     for case in CASES {
-        if !effort.only.is_empty() && !effort.only.iter().any(|name| name == case.name) {
+        if !asked(&effort.only, case.name) {
             continue;
         }
         if case.name == "fgetxattr" && !tree.xattrs {

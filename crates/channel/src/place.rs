@@ -2,7 +2,8 @@
 //!
 //! Belongs here: moving the calling thread. Belongs elsewhere: when to, and what for (`wait`).
 //! Must hold: a thread is never moved to a CPU that it might not have used by itself, and is kept
-//! nowhere: after a move it may run wherever it might before.
+//! nowhere: after a move it may run wherever it might before. (What an operator allows it within the
+//! microseconds of a move is lost; what they say before or after stands.)
 #![allow(
     unsafe_code,
     reason = "rustix asks the kernel which CPU this is; the C library need not"

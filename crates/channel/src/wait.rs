@@ -141,7 +141,7 @@ impl Follow {
             self.credit = left;
             return true;
         }
-        self.credit = CREDIT - 1;
+        self.credit = CREDIT;
         self.stay = self.stay_next;
         self.stay_next = (self.stay_next * REST_GROWS).min(STAY_MAX);
         false
@@ -201,9 +201,8 @@ impl Pace {
 
     /// Others have the right to look: a try comes later, and sleeps count until then.
     fn put_off(&mut self) {
-        if let State::Trying { home, .. } = self.state {
-            home.into_iter().for_each(place::go_to);
-            self.state = State::Resting(self.rest);
+        if let State::Trying { .. } = self.state {
+            self.rest();
         }
     }
 
@@ -258,11 +257,17 @@ impl Pace {
         }
     }
 
-    fn rest_again(&mut self) {
+    /// Looks no more, and goes back where it left for that.
+    fn rest(&mut self) {
         if let State::Trying { home, .. } = self.state {
             home.into_iter().for_each(place::go_to);
         }
         self.state = State::Resting(self.rest);
+    }
+
+    /// Looking did not help.
+    fn rest_again(&mut self) {
+        self.rest();
         self.rest = (self.rest * REST_GROWS).min(REST_MAX);
         self.quick = 0;
     }
@@ -289,7 +294,7 @@ impl Pace {
                     place::go_to_next();
                 }
             }
-            // More answers than looks, if other threads have the right to look.
+            // More answers than looks, for a turn that comes before we look needs none.
             State::Trying { asleep, .. } => *asleep = asleep.saturating_add(woken.into()),
             State::Looking { asleep, .. } => {
                 *asleep = if woken {
@@ -568,6 +573,18 @@ mod tests {
         try_looks(&mut pace, |_| false);
         pace.put_off();
         assert_eq!(pace.bound(), Some(SPIN_MAX), "what works is not given up");
+    }
+
+    #[test]
+    fn a_peer_that_is_never_looked_for_in_a_try_counts_nothing_over() {
+        let mut pace = Pace::UNKNOWN;
+        rest(&mut pace);
+        if let State::Trying { asleep, .. } = &mut pace.state {
+            *asleep = u32::MAX;
+        }
+        pace.answered(true);
+        pace.looked(Look::Turned);
+        assert_eq!(pace.bound(), None, "most of them slept");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod log;
 mod process;
 mod profile;
 mod stats;
+mod threads;
 
 use std::ffi::{OsStr, OsString};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -24,6 +24,7 @@ use crate::hooks;
 use crate::log::{Level, Log, LogDescriptors};
 use crate::profile;
 use crate::stats;
+use crate::threads;
 
 /// A global flag that cannot be understood.
 const STATUS_GLOBAL_USAGE: u8 = 2;
@@ -445,14 +446,7 @@ fn run_server(
     if let Some(holders) = sealed.mount_holders {
         options.mount_points = MountPoints::In(holders.into_iter().collect());
     }
-    let threads = sealed.threads;
-    options.on_thread = Some(Arc::new(move |mount: &Mount| {
-        let tightened = threads.tighten(mount.root.as_fd(), mount.readonly);
-        tightened.map_err(|error| error.to_string())?;
-        // That was the last of the start-up.
-        jail::pages::give_back();
-        Ok(())
-    }));
+    options.on_thread = Some(threads::tighten(sealed.threads));
     let failures = Arc::clone(log);
     options.on_failure = Some(Arc::new(move |message: &str| failures.warning(message)));
     if log.shows(Level::Debug) {

@@ -16,6 +16,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use rustix::process::{Resource, Signal, getrlimit, set_parent_process_death_signal};
 use server::{Mount, MountPoints, Policy, Server};
 
+use crate::threads;
+
 use super::{FAILED, Limits, SEALED, SOCKETS_MAX, Serving};
 
 /// Descriptors beyond those of ids: sockets, windows, replies under way.
@@ -172,14 +174,7 @@ fn serve(
     if let Some(holders) = sealed.mount_holders {
         options.mount_points = MountPoints::In(holders.into_iter().collect());
     }
-    let threads = sealed.threads;
-    options.on_thread = Some(Arc::new(move |mount: &Mount| {
-        let tightened = threads.tighten(mount.root.as_fd(), mount.readonly);
-        tightened.map_err(|error| error.to_string())?;
-        // That was the last of the start-up.
-        jail::pages::give_back();
-        Ok(())
-    }));
+    options.on_thread = Some(threads::tighten(sealed.threads));
     let shown = path.display().to_string();
     options.on_failure = Some(Arc::new(move |message: &str| {
         eprintln!("gofer: serving {shown}: {message}");
