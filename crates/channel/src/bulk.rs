@@ -21,6 +21,8 @@ use crate::window::{PAYLOAD_AT, Window};
 /// ([`copies_badly_to_odd_addresses`]) take far longer for that if the target is not a multiple of
 /// this many bytes; for the others a second copy would be the dearer way.
 const KERNEL_COPIES_WELL_AT: usize = 32;
+/// Bytes that caches move at once, on all processors that matter here.
+const LINE_BYTES: usize = 64;
 /// Below that a detour does not pay.
 const DETOUR_FROM_BYTES: usize = 512;
 /// Bytes that take the detour at once: they are still in the innermost caches when they go on.
@@ -76,6 +78,24 @@ impl<'a> Bulk<'a> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Says that the first `bytes` will be replaced as soon as the host has answered: the other side's
+    /// CPU gives their cache lines away meanwhile, so that nobody has to wait for them then. What is in
+    /// these bytes is lost.
+    ///
+    /// Worth it for what is answered before the client sleeps. Atomic operations wait until all lines
+    /// have come, so it is for the last thing before the system call.
+    pub fn claim(&mut self, bytes: usize) {
+        let (mut at, bytes) = (0, bytes.min(self.bytes));
+        while at < bytes {
+            let byte = self.base.wrapping_add(at);
+            // SAFETY: inside the room, which is borrowed mutably for us alone or shared memory that
+            // nobody holds a reference to. Volatile, since a value that is written again is no use
+            // to the compiler.
+            unsafe { byte.write_volatile(0) };
+            at += LINE_BYTES - byte.addr() % LINE_BYTES;
+        }
     }
 
     /// Reads from `fd` at `file_offset` into the room at `at`: `len` bytes, or fewer at the end of

@@ -33,9 +33,9 @@ const SPIN_MAX: Duration = Duration::from_micros(50);
 const TRY_MAX: Duration = Duration::from_micros(150);
 /// Gaps longer than this, slept through, are pauses of the peer: they say nothing of its pace.
 const GAP_SHORT: Duration = Duration::from_micros(300);
-/// Looks of a try. Whether the peer sleeps when it is answered does not change much from one to the
-/// next, so few are enough.
-const LOOKS: u32 = 5;
+/// Looks of a try. Where the answer comes at about the time at which the peer goes to sleep (WalkStat
+/// of one name), it sleeps often at first and seldom later, so few would not tell.
+const LOOKS: u32 = 48;
 /// A sleep this short was ended by a peer on the same CPU. Measured across CPUs: 10 to 60 µs on
 /// virtual machines; on others it may be less, and then nothing moves.
 const SAME_CPU: Duration = Duration::from_micros(10);
@@ -496,7 +496,12 @@ mod tests {
 
     #[test]
     fn looking_goes_on_only_where_it_spares_most_peers_their_sleep() {
-        for (asleep, goes_on) in [(0, true), (2, true), (3, false), (5, false)] {
+        for (asleep, goes_on) in [
+            (0, true),
+            (LOOKS / 2, true),
+            (LOOKS / 2 + 1, false),
+            (LOOKS, false),
+        ] {
             let mut pace = Pace::UNKNOWN;
             rest(&mut pace);
             try_looks(&mut pace, |look| look < asleep);

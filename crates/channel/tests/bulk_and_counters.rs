@@ -27,6 +27,25 @@ fn a_read_stops_at_the_end_of_the_file_and_touches_nothing_outside_its_range() {
 }
 
 #[test]
+fn a_claim_touches_a_byte_of_each_cache_line_and_nothing_behind_what_is_claimed() {
+    #[repr(align(64))]
+    struct Lines([u8; 256]);
+    for (at, bytes, touched) in [
+        (0, 0, &[][..]),
+        (0, 64, &[0]),
+        (20, 144, &[20, 64, 128]),
+        (20, 44, &[20]),
+        (20, 45, &[20, 64]),
+        (192, usize::MAX, &[192]),
+    ] {
+        let mut room = Lines([b'.'; 256]);
+        Bulk::private(&mut room.0[at..]).claim(bytes);
+        let found: Vec<usize> = (0..256).filter(|at| room.0[*at] != b'.').collect();
+        assert_eq!(found, touched, "{bytes} at {at}");
+    }
+}
+
+#[test]
 fn a_long_read_arrives_whole_at_any_address() {
     let content: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
     let mut file = tempfile::tempfile().unwrap();

@@ -172,7 +172,6 @@ pub(crate) const KILLED: &[Try] = tries![
     "name_to_handle_at": SYS_name_to_handle_at(NO, PATH, 0, 0, 0);
     "newfstatat": SYS_newfstatat(CWD, PATH, 0, libc::AT_SYMLINK_NOFOLLOW);
     "sched_setaffinity, of another": SYS_sched_setaffinity(1, 8, 0);
-    "statx, following": SYS_statx(CWD, PATH, 0, 0, 0);
     "faccessat": SYS_faccessat(CWD, PATH, 0);
     "faccessat2": SYS_faccessat2(CWD, PATH, 0, 0);
     "fchmodat of a path": SYS_fchmodat(CWD, PATH, 0o777);

@@ -1,6 +1,8 @@
 //! Attributes: FStat, SetStat, FStatFS.
 
+use channel::Bulk;
 use host::attr;
+use wire::limits::STATX_BYTES;
 use wire::msg::attr::{FStat, FStatFS, SetStat, SetStatReply};
 use wire::{Errno, Owner};
 
@@ -8,12 +10,20 @@ use crate::connection::Connection;
 use crate::reply::Reply;
 use crate::table::{Control, Entry};
 
-pub(crate) fn fstat(conn: &Connection, req: FStat, reply: &mut Reply) -> Result<(), Errno> {
-    let stat = match conn.fds.entry(req.id)? {
-        Entry::Control(control) => attr::stat(control.host())?,
-        Entry::Open(open) => attr::stat(open.host())?,
+pub(crate) fn fstat(
+    conn: &Connection,
+    req: FStat,
+    bulk: &mut Bulk<'_>,
+    reply: &mut Reply,
+) -> Result<(), Errno> {
+    let entry = conn.fds.entry(req.id)?;
+    let file = match &entry {
+        Entry::Control(control) => control.host(),
+        Entry::Open(open) => open.host(),
         Entry::Bound(_) => return Err(Errno::INVAL),
     };
+    bulk.claim(STATX_BYTES);
+    let stat = attr::stat(file)?;
     reply.encode(&stat);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use channel::Bulk;
 use host::{Kind, walk as host_walk};
 use wire::limits::{INODE_BYTES, STATX_BYTES};
 use wire::msg::walk::{
@@ -55,7 +56,12 @@ pub(crate) fn walk(conn: &Connection, req: Walk<'_>, reply: &mut Reply) -> Resul
     Ok(())
 }
 
-pub(crate) fn walk_stat(conn: &Connection, req: Walk<'_>, reply: &mut Reply) -> Result<(), Errno> {
+pub(crate) fn walk_stat(
+    conn: &Connection,
+    req: Walk<'_>,
+    bulk: &mut Bulk<'_>,
+    reply: &mut Reply,
+) -> Result<(), Errno> {
     let start = conn.fds.control(req.dir)?;
     let mut components = req.path.iter();
     let from_start = components.clone().next() == Some(Text(b""));
@@ -70,7 +76,8 @@ pub(crate) fn walk_stat(conn: &Connection, req: Walk<'_>, reply: &mut Reply) -> 
     for component in components.clone() {
         component.name()?;
     }
-    if 2 + req.path.len() * STATX_BYTES > conn.payload_bytes_max() {
+    let reply_bytes = 2 + req.path.len() * STATX_BYTES;
+    if reply_bytes > conn.payload_bytes_max() {
         return Err(Errno::IO);
     }
     let mut writer = reply.writer();
@@ -85,6 +92,9 @@ pub(crate) fn walk_stat(conn: &Connection, req: Walk<'_>, reply: &mut Reply) -> 
     while let Some(name) = names.next() {
         let dir = held.as_ref().map_or(start.host(), AsFd::as_fd);
         let last = names.peek().is_none();
+        if last {
+            bulk.claim(reply_bytes);
+        }
         match stat_step(dir, name, last) {
             Ok(step) => {
                 push(&mut stats, &step.0)?;
