@@ -21,8 +21,6 @@ use crate::window::{PAYLOAD_AT, Window};
 /// ([`copies_badly_to_odd_addresses`]) take far longer for that if the target is not a multiple of
 /// this many bytes; for the others a second copy would be the dearer way.
 const KERNEL_COPIES_WELL_AT: usize = 32;
-/// Bytes that caches move at once, on all processors that matter here.
-const LINE_BYTES: usize = 64;
 /// Below that a detour does not pay.
 const DETOUR_FROM_BYTES: usize = 512;
 /// Bytes that take the detour at once: they are still in the innermost caches when they go on.
@@ -30,6 +28,8 @@ const DETOUR_BYTES: usize = 32 << 10;
 /// The C library copies as little as this at once with vector moves, to any address; from twice as
 /// much on it may use the same string instruction.
 const VECTOR_COPY_BYTES: usize = 2 << 10;
+/// Bytes that caches move at once, on all processors that matter here.
+const LINE_BYTES: usize = 64;
 
 /// Where what is read waits for its copy to an address that the kernel would be slow with.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 //! sleeps too, often on the same CPU, and burns nothing. Which of the two a peer is depends on what it
 //! asks, and shows in whether handing over its turn wakes anybody.
 //!
-//! So a waiter that sleeps tries now and then to look instead, for a few turns. If most of the peer's
+//! So a waiter that sleeps tries now and then to look instead, for some turns. If most of the peer's
 //! turns come while it looks, and find the peer awake, it goes on looking; if not, or if somebody else
 //! wanted the CPU meanwhile, it sleeps for a while that gets longer with each failure.
 //!

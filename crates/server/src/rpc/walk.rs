@@ -92,7 +92,8 @@ pub(crate) fn walk_stat(
     while let Some(name) = names.next() {
         let dir = held.as_ref().map_or(start.host(), AsFd::as_fd);
         let last = names.peek().is_none();
-        if last {
+        // Below a first component the client sleeps by now.
+        if last && held.is_none() {
             bulk.claim(reply_bytes);
         }
         match stat_step(dir, name, last) {
