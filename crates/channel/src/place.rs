@@ -11,19 +11,6 @@
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Goes to the next of the CPUs that the thread may use; of two, that is the other one.
-pub(crate) fn go_to_next() {
-    let (Some(all), Some(here)) = (all(), here()) else {
-        return;
-    };
-    let next = (1..CpuSet::MAX_CPU)
-        .map(|step| (here + step) % CpuSet::MAX_CPU)
-        .find(|cpu| all.is_set(*cpu));
-    if let Some(cpu) = next {
-        go(&only(cpu), &all);
-    }
-}
-
 /// Goes to this CPU, if the thread may use it.
 pub(crate) fn go_to(cpu: usize) {
     if let Some(all) = all().filter(|all| all.is_set(cpu)) {
@@ -81,7 +68,6 @@ mod tests {
             go_to(cpu);
             assert_eq!(allowed(), all);
         }
-        go_to_next();
         step_aside();
         assert_eq!(allowed(), all);
     }
@@ -91,7 +77,6 @@ mod tests {
         let all = allowed();
         let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap();
         sched_setaffinity(None, &only(first)).unwrap();
-        go_to_next();
         assert_eq!(step_aside(), None);
         assert_eq!((here(), allowed()), (Some(first), only(first)));
         sched_setaffinity(None, &all).unwrap();

@@ -16,13 +16,12 @@
 //!
 //! Two that both sleep are quickest on the same CPU: no other one has to be woken, which on a virtual
 //! machine takes ten times as long as a short request. The kernel puts them there or not, as it
-//! happens, and then leaves them so for long. So a thread that was woken late goes to the next CPU:
-//! the dice are thrown again, until they fall well. Nothing is kept where it is, for the kernel brings
-//! a thread to its peer more surely than we do, if it may.
+//! happens, and that is left to it: a thread that moves to meet its peer takes a CPU from the peer's
+//! other threads (docs/performance.md has the figures).
 
 use std::hint::spin_loop;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::place;
@@ -37,14 +36,8 @@ const GAP_SHORT: Duration = Duration::from_micros(300);
 /// of one name), it sleeps often at first and seldom later, so few would not tell.
 const LOOKS: u32 = 48;
 /// A sleep this short was ended by a peer on the same CPU. Measured across CPUs: 10 to 60 µs on
-/// virtual machines; on others it may be less, and then nothing moves.
+/// virtual machines.
 const SAME_CPU: Duration = Duration::from_micros(10);
-/// Moves for which no prompt wake-up needs to have paid. One in ten to thirty brings the two together
-/// (by the kernel's trace), for some hundred to some thousand requests.
-const CREDIT: u32 = 1 << 12;
-/// Short gaps without moving, when that has not helped: at first and at most.
-const STAY_MIN: u32 = 256;
-const STAY_MAX: u32 = 1 << 15;
 /// Looks in vain that end a try.
 const VAIN_MAX: u32 = 2;
 /// What a waiter has that begins to look for good, and at most; a look in vain costs [`MISS`], a
@@ -69,8 +62,6 @@ const LOOKS_PER_CLOCK: u32 = 64;
 
 /// Threads of this process that spin adaptively right now.
 static SPINNERS: AtomicU32 = AtomicU32::new(0);
-/// Which thread of this process was woken late last, by the address of its state.
-static LATE_LAST: AtomicUsize = AtomicUsize::new(0);
 
 /// What one endpoint does before it sleeps.
 #[derive(Debug, Clone)]
@@ -94,58 +85,6 @@ struct Pace {
     quick: u32,
     /// How long the last short gap took that was slept through.
     last: Duration,
-    follow: Follow,
-}
-
-/// Whether it pays to go where the peer may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Follow {
-    late: bool,
-    /// What moves are paid with, and prompt wake-ups bring.
-    credit: u32,
-    /// Short gaps to stay, now and after the next failure.
-    stay: u32,
-    stay_next: u32,
-}
-
-impl Follow {
-    const NEW: Self = Self {
-        late: false,
-        credit: CREDIT,
-        stay: 0,
-        stay_next: STAY_MIN,
-    };
-
-    fn woken_after(&mut self, gap: Duration) {
-        self.stay = self.stay.saturating_sub(1);
-        self.late = gap > SAME_CPU;
-        if !self.late {
-            self.credit = (self.credit + 1).min(CREDIT);
-            if self.credit == CREDIT {
-                self.stay_next = STAY_MIN;
-            }
-        }
-    }
-
-    /// Whether to move, between two requests. Not if others are woken late in between: then the CPUs
-    /// have enough to do, and it is a turn on one that each waits for.
-    fn moves(&mut self, late_last: &AtomicUsize) -> bool {
-        if !std::mem::take(&mut self.late) {
-            return false;
-        }
-        let this = std::ptr::from_ref(self).addr();
-        if late_last.swap(this, Ordering::Relaxed) != this || self.stay > 0 {
-            return false;
-        }
-        if let Some(left) = self.credit.checked_sub(1) {
-            self.credit = left;
-            return true;
-        }
-        self.credit = CREDIT;
-        self.stay = self.stay_next;
-        self.stay_next = (self.stay_next * REST_GROWS).min(STAY_MAX);
-        false
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +126,6 @@ impl Pace {
         rest: REST_MIN,
         quick: 0,
         last: Duration::ZERO,
-        follow: Follow::NEW,
     };
 
     /// How long to look now.
@@ -278,7 +216,6 @@ impl Pace {
                 return;
             }
             self.last = gap;
-            self.follow.woken_after(gap);
             *left = left.saturating_sub(1);
             if *left == 0 {
                 self.state = State::TRYING;
@@ -289,11 +226,7 @@ impl Pace {
     /// The peer was given its turn, and `woken` by that if it slept.
     fn answered(&mut self, woken: bool) {
         match &mut self.state {
-            State::Resting(_) => {
-                if self.follow.moves(&LATE_LAST) {
-                    place::go_to_next();
-                }
-            }
+            State::Resting(_) => {}
             // More answers than looks, for a turn that comes before we look needs none.
             State::Trying { asleep, .. } => *asleep = asleep.saturating_add(woken.into()),
             State::Looking { asleep, .. } => {
@@ -326,7 +259,7 @@ impl Wait {
     }
 
     /// Spins for up to 50 µs (150 µs in a try, see the module) while that spares the peer its sleep and
-    /// fewer than half of the CPUs spin; otherwise sleeps, where the peer runs. On a single CPU it only
+    /// fewer than half of the CPUs spin; otherwise sleeps. On a single CPU it only
     /// sleeps.
     ///
     /// The first call counts the CPUs this process may use: make it before system calls are
@@ -602,56 +535,6 @@ mod tests {
             pace.looked(Look::InVain);
             assert!(pace.bound().is_some());
         }
-    }
-
-    #[test]
-    fn a_peer_elsewhere_is_followed_as_long_as_that_helps_now_and_then() {
-        let (mut follow, late_last) = (Follow::NEW, AtomicUsize::new(0));
-        follow.woken_after(2 * SAME_CPU);
-        assert!(
-            !follow.moves(&late_last),
-            "somebody else may have been late"
-        );
-        for _ in 0..1000 {
-            for _ in 0..CREDIT {
-                follow.woken_after(2 * SAME_CPU);
-                assert!(follow.moves(&late_last));
-            }
-            for _ in 0..CREDIT {
-                follow.woken_after(SAME_CPU / 2);
-                assert!(!follow.moves(&late_last));
-            }
-        }
-    }
-
-    #[test]
-    fn where_many_are_late_nobody_moves() {
-        let (mut follows, late_last) = ([Follow::NEW, Follow::NEW], AtomicUsize::new(0));
-        for _ in 0..1000 {
-            for follow in &mut follows {
-                follow.woken_after(2 * SAME_CPU);
-                assert!(!follow.moves(&late_last));
-            }
-        }
-    }
-
-    #[test]
-    fn a_peer_that_is_late_wherever_it_is_awaited_is_not_followed_for_long() {
-        let (mut follow, late_last) = (Follow::NEW, AtomicUsize::new(0));
-        let mut moves = Vec::new();
-        for _ in 0..6 {
-            let (mut moved, mut gaps) = (0, 0);
-            let stay = follow.stay_next;
-            while follow.stay_next == stay && gaps <= CREDIT + STAY_MAX {
-                follow.woken_after(2 * SAME_CPU);
-                moved += u32::from(follow.moves(&late_last));
-                gaps += 1;
-            }
-            moves.push((moved, gaps));
-        }
-        assert_eq!(moves[0].0, CREDIT);
-        assert!(moves[1].1 > STAY_MIN);
-        assert!(moves[5].1 > STAY_MAX);
     }
 
     #[test]
