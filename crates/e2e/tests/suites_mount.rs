@@ -177,7 +177,12 @@ fn dbench(seconds: u32) {
         dbench.arg(&dir).args(["-t", &seconds.to_string(), "4"]);
         let printed = must(&mut dbench);
         assert!(printed.contains("Throughput"), "{printed}");
-        assert!(!printed.contains("failed"), "{printed}");
+        // It takes the id of a machine's first semaphore, which is 0, for a failure, and goes on.
+        let failed = printed
+            .lines()
+            .filter(|line| line.trim() != "failed to create barrier semaphore")
+            .any(|line| line.contains("failed"));
+        assert!(!failed, "{printed}");
     }
 }
 
