@@ -1,5 +1,5 @@
 //! How a thread waits for the peer's turn: for how long it looks before it goes to sleep, and on
-//! which CPU it sleeps.
+//! which CPU it looks.
 //!
 //! Belongs here: the policy, the count of threads that spin. Nothing else, so that it is easy to
 //! change and to measure. Belongs elsewhere: the sleeping itself (`turns`), moving (`place`).
@@ -259,8 +259,7 @@ impl Wait {
     }
 
     /// Spins for up to 50 µs (150 µs in a try, see the module) while that spares the peer its sleep and
-    /// fewer than half of the CPUs spin; otherwise sleeps. On a single CPU it only
-    /// sleeps.
+    /// fewer than half of the CPUs spin; otherwise sleeps. On a single CPU it only sleeps.
     ///
     /// The first call counts the CPUs this process may use: make it before system calls are
     /// forbidden, and clone the result for each channel.
@@ -320,11 +319,7 @@ impl Wait {
 
     /// The peer was given its turn; `woken` says whether it slept.
     pub(crate) fn answered(&mut self, woken: bool) {
-        if let Policy::Adaptive {
-            pace,
-            spinners_max: 1..,
-        } = &mut self.policy
-        {
+        if let Policy::Adaptive { pace, .. } = &mut self.policy {
             pace.answered(woken);
         }
     }
