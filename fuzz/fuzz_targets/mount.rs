@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use client::Client;
-use fuzz::kernel::{Answer, Kernel, ROOM_MAX, Words, entries, op};
+use fuzz::kernel::{Answer, Entry, Kernel, ROOM_MAX, Words, entries, op};
 use fuzz::liar;
 use fuzz::world::World;
 use libfuzzer_sys::fuzz_target;
@@ -355,7 +355,11 @@ impl Play {
         let room = *u.choose(&[4096, 24, 100, ROOM_MAX])?;
         let words = Words::default().large(handle).large(offset).small(room);
         let words = words.small(0).large(0).small(0).small(0);
-        self.kernel.ask(op::READDIR, node, &words);
+        let operation = *u.choose(&[op::READDIR, op::READDIRPLUS])?;
+        let answer = self.kernel.ask(operation, node, &words);
+        for entry in entries(operation, &answer) {
+            entry.looked_up.iter().for_each(|found| self.learn(found));
+        }
         Ok(())
     }
 
@@ -376,24 +380,46 @@ impl Play {
         Ok(())
     }
 
-    /// What the mount shows below a directory, and what the host has there.
-    fn compare(&mut self, node: u64, path: &Path, all_root: bool, depth: usize) {
+    /// A whole directory.
+    fn list(&mut self, operation: u32, node: u64, path: &Path) -> Vec<Entry> {
         let open = Words::default().small(0).small(0);
         let opened = self.kernel.ask(op::OPENDIR, node, &open);
         assert_eq!(opened.errno, 0, "{path:?}");
         let handle = opened.large(0);
-        let mut listed = BTreeSet::new();
-        let mut offset = 0;
+        let mut listed: Vec<Entry> = Vec::new();
         loop {
+            let offset = listed.last().map_or(0, |last| last.offset);
             let words = Words::default().large(handle).large(offset).small(4096);
             let words = words.small(0).large(0).small(0).small(0);
-            let some = entries(&self.kernel.ask(op::READDIR, node, &words));
-            let Some(last) = some.last() else { break };
-            offset = last.offset;
-            listed.extend(some.into_iter().map(|entry| entry.name));
+            let some = entries(operation, &self.kernel.ask(operation, node, &words));
+            if some.is_empty() {
+                break;
+            }
+            listed.extend(some);
         }
         let words = Words::default().large(handle).small(0).small(0).large(0);
         self.kernel.ask(op::RELEASEDIR, node, &words);
+        listed
+    }
+
+    /// What the mount shows below a directory, and what the host has there.
+    fn compare(&mut self, node: u64, path: &Path, all_root: bool, depth: usize) {
+        let mut listed = BTreeSet::new();
+        for entry in self.list(op::READDIRPLUS, node, path) {
+            // What could not be looked at is believed for no time.
+            if let Some(found) = entry.looked_up.filter(|found| found.large(16) > 0) {
+                let path = path.join(std::ffi::OsStr::from_bytes(&entry.name));
+                let host = std::fs::symlink_metadata(&path).expect("the tree");
+                same(&found, &host, &path, all_root);
+            }
+            listed.insert(entry.name);
+        }
+        let names = self.list(op::READDIR, node, path).into_iter();
+        assert_eq!(
+            names.map(|entry| entry.name).collect::<BTreeSet<_>>(),
+            listed,
+            "listed in two ways: {path:?}"
+        );
         let own: [&[u8]; 2] = [b".", b".."];
         let host = std::fs::read_dir(path).expect("the tree").flatten();
         let mut names: BTreeSet<Vec<u8>> = host.map(|entry| entry.file_name().into_vec()).collect();

@@ -51,6 +51,7 @@ pub mod op {
     pub const DESTROY: u32 = 38;
     pub const BATCH_FORGET: u32 = 42;
     pub const FALLOCATE: u32 = 43;
+    pub const READDIRPLUS: u32 = 44;
     pub const RENAME2: u32 = 45;
     pub const LSEEK: u32 = 46;
     pub const COPY_FILE_RANGE: u32 = 47;
@@ -123,6 +124,8 @@ pub struct Entry {
     pub offset: u64,
     /// Its name.
     pub name: Vec<u8>,
+    /// What a lookup of the name would have answered, if it was said; not of `.` and `..`.
+    pub looked_up: Option<Answer>,
 }
 
 /// The kernel.
@@ -233,7 +236,7 @@ fn retry(mut call: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<us
 /// What `GETXATTR`, `READ` and others leave room for.
 fn room(operation: u32, arguments: &Words) -> usize {
     let at = match operation {
-        op::READ | op::READDIR => 16,
+        op::READ | op::READDIR | op::READDIRPLUS => 16,
         _ => 0,
     };
     let bytes = arguments.0.get(at..at + 4).expect("its arguments");
@@ -262,9 +265,9 @@ fn check_form(operation: u32, arguments: &Words, answer: &Answer) {
         op::LSEEK => exactly(8),
         op::WRITE | op::COPY_FILE_RANGE => exactly(8),
         op::READ => assert!(bytes <= room(operation, arguments)),
-        op::READDIR => {
+        op::READDIR | op::READDIRPLUS => {
             assert!(bytes <= room(operation, arguments));
-            _ = entries(answer);
+            _ = entries(operation, answer);
         }
         op::GETXATTR | op::LISTXATTR => match room(operation, arguments) {
             0 => exactly(8),
@@ -293,15 +296,17 @@ fn check_attributes(answer: &Answer, at: usize) {
     assert!(kinds.contains(&(mode >> 12)), "a file of mode {mode:o}");
 }
 
-/// The entries of a listing, as the kernel reads them.
+/// The entries of the answer to `READDIR` or `READDIRPLUS`, as the kernel reads them.
 ///
 /// # Panics
 /// If it would not.
 #[must_use]
-pub fn entries(answer: &Answer) -> Vec<Entry> {
+pub fn entries(operation: u32, answer: &Answer) -> Vec<Entry> {
+    let head = if operation == op::READDIRPLUS { 128 } else { 0 };
     let mut found = Vec::new();
-    let mut at = 0;
-    while at < answer.body.len() {
+    let mut start = 0;
+    while start < answer.body.len() {
+        let at = start + head;
         let length = answer.small(at + 16) as usize;
         let name = answer.body.get(at + 24..at + 24 + length);
         let name = name.expect("a whole entry").to_vec();
@@ -310,11 +315,20 @@ pub fn entries(answer: &Answer) -> Vec<Entry> {
             fits && !name.contains(&b'/'),
             "a name that none is: {name:?}"
         );
+        let tells = head > 0 && name != b"." && name != b"..";
+        let looked_up = tells.then(|| Answer {
+            errno: 0,
+            body: answer.body[start..at].to_vec(),
+        });
+        if let Some(looked_up) = &looked_up {
+            check_entry(looked_up);
+        }
         found.push(Entry {
             offset: answer.large(at + 8),
             name,
+            looked_up,
         });
-        at += (24 + length).next_multiple_of(8);
+        start = at + (24 + length).next_multiple_of(8);
     }
     found
 }

@@ -7,13 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use client::Entry;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use wire::Errno;
 
@@ -35,6 +36,11 @@ const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     InitFlags::FUSE_MAX_PAGES,
+];
+/// Listings that say what a lookup of each name would, where the kernel expects to be asked for that.
+const LISTINGS_WITH_ATTRIBUTES: [InitFlags; 2] = [
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
 ];
 /// File systems on top of each other that a passed-through file may still have above it: with one,
 /// an overlay over this mount is possible.
@@ -126,6 +132,12 @@ impl Filesystem for Kernel {
         for wanted in WANTED {
             // What a kernel does not know is done without.
             _ = config.add_capabilities(wanted);
+        }
+        // What is not believed when it is needed need not be told.
+        if !self.0.options.entries_for().is_zero() {
+            for wanted in LISTINGS_WITH_ATTRIBUTES {
+                _ = config.add_capabilities(wanted);
+            }
         }
         _ = config.set_max_write(WRITE_BYTES_MAX);
         _ = config.set_max_background(BACKGROUND_MAX);
@@ -288,7 +300,7 @@ impl Filesystem for Kernel {
         let made = self
             .0
             .create(parent.0, name.as_bytes(), how, caller(request), back);
-        let ttl = &self.0.options.attributes_for.min(self.0.options.names_for);
+        let ttl = &self.0.options.entries_for();
         match made {
             Ok((attributes, handle, Some(backing))) => reply.created_passthrough(
                 ttl,
@@ -406,8 +418,48 @@ impl Filesystem for Kernel {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let directory = self.0.directories.of(handle.0);
-        let listed = directory.and_then(|dir| list(&self.0, &dir, offset, &mut reply));
+        let listed = list(&self.0, handle.0, offset, |directory, next, listed| {
+            let (ino, kind) = match listed {
+                Listed::Dots(_) => (directory.node.ino(), FileType::Directory),
+                Listed::Entry(entry) => (entry.ino, self.0.kind_of(&directory.node, entry)),
+            };
+            reply.add(INodeNo(ino), next, kind, listed.name())
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let believed_for = self.0.options.entries_for();
+        let listed = list(&self.0, handle.0, offset, |directory, next, listed| {
+            let (attributes, ttl) = match listed {
+                // The kernel takes no attributes of these.
+                Listed::Dots(_) => {
+                    let own = directory.node.ino();
+                    (translate::unknown(own, FileType::Directory), Duration::ZERO)
+                }
+                Listed::Entry(entry) => match self.0.look_at(&directory.node, entry) {
+                    Ok(attributes) => (attributes, believed_for),
+                    // To be asked for when somebody wants it, and refused then.
+                    Err(_) => (self.0.unseen(&directory.node, entry), Duration::ZERO),
+                },
+            };
+            let ino = attributes.ino;
+            let full = reply.add(ino, next, listed.name(), &ttl, &attributes, GENERATION);
+            if full && !ttl.is_zero() {
+                self.0.nodes.forget(ino.0, 1);
+            }
+            full
+        });
         match listed {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(error)),
@@ -542,32 +594,44 @@ impl Filesystem for Kernel {
     }
 }
 
-/// Puts as much of a listing into the answer as it has room for. Positions 0 and 1 are `.` and
-/// `..`, which servers do not report.
+/// What stands at a position of a listing.
+enum Listed<'l> {
+    /// `.` or `..`.
+    Dots(&'static str),
+    Entry(&'l Entry),
+}
+
+impl Listed<'_> {
+    fn name(&self) -> &OsStr {
+        match self {
+            Self::Dots(name) => OsStr::new(name),
+            Self::Entry(entry) => OsStr::from_bytes(&entry.name),
+        }
+    }
+}
+
+/// Puts what stands at `offset` and behind it into the answer, until that is full. `put` gets the
+/// position behind each, and says whether the answer had no room for it. Positions 0 and 1 are `.`
+/// and `..`, which servers do not report.
 fn list(
     tree: &Tree,
-    directory: &OpenDirectory,
+    handle: u64,
     offset: u64,
-    reply: &mut ReplyDirectory,
+    mut put: impl FnMut(&OpenDirectory, u64, &Listed<'_>) -> bool,
 ) -> Result<(), Errno> {
+    let directory = tree.directories.of(handle)?;
     let mut listing = lock(&directory.listing);
     if offset == 0 {
         listing.rewind();
     }
-    let own = INodeNo(directory.node.ino());
-    for (position, name) in [".", ".."].iter().enumerate().skip(saturated(offset)) {
-        if reply.add(own, position as u64 + 1, FileType::Directory, name) {
+    for (position, name) in [".", ".."].into_iter().enumerate().skip(saturated(offset)) {
+        if put(&directory, position as u64 + 1, &Listed::Dots(name)) {
             return Ok(());
         }
     }
     let mut position = saturated(offset).saturating_sub(2);
     while let Some(entry) = listing.at(position, &tree.client, directory.id())? {
-        let kind = translate::entry_kind(entry.kind)
-            .or_else(|| tree.look_at_kind(&directory.node, &entry.name));
-        // Gone meanwhile: whoever asks for it is told.
-        let kind = kind.unwrap_or(FileType::RegularFile);
-        let name = OsStr::from_bytes(&entry.name);
-        if reply.add(INodeNo(entry.ino), position as u64 + 3, kind, name) {
+        if put(&directory, position as u64 + 3, &Listed::Entry(entry)) {
             break;
         }
         position += 1;

@@ -62,3 +62,10 @@ impl Default for Options {
         }
     }
 }
+
+impl Options {
+    /// How long the kernel believes both a name and the attributes behind it.
+    fn entries_for(&self) -> Duration {
+        self.attributes_for.min(self.names_for)
+    }
+}

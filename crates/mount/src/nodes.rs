@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use client::Entry;
 use fuser::BackingId;
 use wire::{Errno, FdId, Inode, Statx};
 
@@ -57,6 +58,10 @@ struct Identity(u32, u32, u64);
 impl Identity {
     const fn of(stat: &Statx) -> Self {
         Self(stat.dev_major, stat.dev_minor, stat.ino)
+    }
+
+    const fn of_entry(entry: &Entry) -> Self {
+        Self(entry.dev_major, entry.dev_minor, entry.ino)
     }
 }
 
@@ -114,6 +119,18 @@ struct Known {
     lookups: u64,
     /// When it was last looked up, in lookups.
     age: u64,
+}
+
+impl Known {
+    fn looked_up(&mut self, clock: u64, stat: &Statx, place: (u64, &[u8])) -> Arc<Node> {
+        self.lookups += 1;
+        self.age = clock;
+        self.node.saw(stat);
+        if self.node.number != ROOT {
+            *lock(&self.node.place) = (place.0, place.1.to_vec());
+        }
+        Arc::clone(&self.node)
+    }
 }
 
 /// The table.
@@ -177,6 +194,27 @@ impl Nodes {
         lock(&self.table).by_number.len()
     }
 
+    /// A number that no file has, or ever gets.
+    pub(crate) fn unused(&self) -> u64 {
+        lock(&self.table).next_synthetic()
+    }
+
+    /// Whether an entry of a directory is a file that we hold an id for, going by what the listing said.
+    pub(crate) fn has(&self, entry: &Entry) -> bool {
+        let identity = Identity::of_entry(entry);
+        lock(&self.table).by_identity.contains_key(&identity)
+    }
+
+    /// Counts one lookup of a file, found at `place`, if we hold an id for it.
+    pub(crate) fn again(&self, stat: &Statx, place: (u64, &[u8])) -> Option<Arc<Node>> {
+        let mut table = lock(&self.table);
+        let number = *table.by_identity.get(&Identity::of(stat))?;
+        table.clock += 1;
+        let clock = table.clock;
+        let known = table.by_number.get_mut(&number)?;
+        Some(known.looked_up(clock, stat, place))
+    }
+
     /// Counts one lookup of a file, found at `place`. A second id for a known file is closed.
     pub(crate) fn adopt(&self, inode: &Inode, place: (u64, &[u8])) -> Arc<Node> {
         let control = Held::new(inode.control, self.chores.clone());
@@ -204,13 +242,7 @@ impl Nodes {
                 age: 0,
             }
         });
-        known.lookups += 1;
-        known.age = table.clock;
-        known.node.saw(&inode.stat);
-        if number != ROOT {
-            *lock(&known.node.place) = (place.0, place.1.to_vec());
-        }
-        Arc::clone(&known.node)
+        known.looked_up(table.clock, &inode.stat, place)
     }
 
     /// The kernel has dropped a number that it was told `count` times.
@@ -263,6 +295,10 @@ impl Table {
         if fits && !self.by_number.contains_key(&own) {
             return own;
         }
+        self.next_synthetic()
+    }
+
+    const fn next_synthetic(&mut self) -> u64 {
         self.synthetic += 1;
         self.synthetic
     }

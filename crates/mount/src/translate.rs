@@ -115,6 +115,27 @@ pub(crate) fn attributes(stat: &Statx, ino: u64, owners: Owners) -> Result<FileA
     })
 }
 
+/// What is said of a file of which only the kind is known.
+pub(crate) const fn unknown(ino: u64, kind: FileType) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(ino),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind,
+        perm: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
 /// A device number as the kernel's interfaces of 32 bits have it.
 const fn device(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use client::{Client, Created};
+use client::{Client, Created, Entry};
 use fuser::{BackingId, FileAttr, FileType};
 use wire::msg::attr::{FStatFSReply, SetStat};
 use wire::{Errno, FdId, Inode, Mid, NewNode, Statx};
@@ -485,10 +485,40 @@ impl Tree {
         }))
     }
 
-    /// The kind of a directory's entry that the host's file system does not tell in listings.
-    pub(crate) fn look_at_kind(&self, directory: &Node, name: &[u8]) -> Option<FileType> {
-        let stats = self.client.walk_stat(directory.id(), &[name]).ok()?;
-        translate::kind(stats.first()?.mode).ok()
+    /// The kind of a directory's entry; asked for if the host's file system does not tell it in
+    /// listings.
+    pub(crate) fn kind_of(&self, directory: &Node, entry: &Entry) -> FileType {
+        let asked = || {
+            let stats = self.client.walk_stat(directory.id(), &[&entry.name]).ok()?;
+            translate::kind(stats.first()?.mode).ok()
+        };
+        translate::entry_kind(entry.kind)
+            .or_else(asked)
+            // Gone meanwhile: whoever asks for it is told.
+            .unwrap_or(FileType::RegularFile)
+    }
+
+    /// A lookup that nobody asked for yet. Waits for no room: who asks later can.
+    pub(crate) fn look_at(&self, directory: &Node, entry: &Entry) -> Result<FileAttr> {
+        let (id, name) = (directory.id(), &entry.name[..]);
+        // Of a file that the kernel knows we need no second id.
+        if self.nodes.has(entry)
+            && let [stat] = self.client.walk_stat(id, &[name]).map_err(refused)?[..]
+        {
+            let attributes = self.attributes(&stat, 0)?;
+            if let Some(node) = self.nodes.again(&stat, (directory.number, name)) {
+                let ino = fuser::INodeNo(node.number);
+                return Ok(FileAttr { ino, ..attributes });
+            }
+        }
+        let inode = self.client.walk_one(id, name).map_err(refused)?;
+        Ok(self.show(&inode, directory.number, name)?.1)
+    }
+
+    /// What to say of an entry that could not be looked at: its kind, and a number of its own that leads
+    /// nowhere.
+    pub(crate) fn unseen(&self, directory: &Node, entry: &Entry) -> FileAttr {
+        translate::unknown(self.nodes.unused(), self.kind_of(directory, entry))
     }
 
     pub(crate) fn file_system(&self, number: u64) -> Result<FStatFSReply> {

@@ -415,6 +415,66 @@ fn a_large_directory_is_listed_once_and_positions_stay_while_it_is_emptied() {
 }
 
 #[test]
+fn a_listing_brings_attributes_along() {
+    let options = Options {
+        attributes_for: Duration::from_secs(600),
+        names_for: Duration::from_secs(600),
+        ..Options::default()
+    };
+    let Some(twin) = Twin::with(Setup::default(), options) else {
+        return;
+    };
+    for number in 0..1000 {
+        fs::write(twin.host(&number.to_string()), b"old").unwrap();
+    }
+    let listed: Vec<_> = fs::read_dir(twin.point.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .collect();
+    assert_eq!(listed.len(), 1000);
+    let first = &listed[0];
+    fs::write(twin.host.path().join(first.file_name()), b"longer").unwrap();
+    assert_eq!(first.metadata().unwrap().len(), 3, "as it was listed");
+    let names: Vec<_> = listed.iter().map(|entry| entry.file_name()).collect();
+    for (entry, name) in listed.iter().zip(&names).skip(1) {
+        let name = name.to_str().unwrap();
+        assert_eq!(facts(&twin.here(name)), facts(&twin.host(name)), "{name}");
+        assert_eq!(
+            std::os::unix::fs::DirEntryExt::ino(entry),
+            facts(&twin.host(name)).1
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_listed_and_refused_when_it_is_asked_for() {
+    let Some(twin) = Twin::new() else { return };
+    let (kind, mode) = (rustix::fs::FileType::BlockDevice, 0o666.into());
+    // Of memory: device 1:0.
+    rustix::fs::mknodat(CWD, twin.host("disk"), kind, mode, 0x100).unwrap();
+    fs::write(twin.host("file"), b"content").unwrap();
+    for _ in 0..2 {
+        let listed: Vec<_> = fs::read_dir(twin.point.path())
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                (entry.file_name(), entry.file_type().unwrap())
+            })
+            .collect();
+        assert_eq!(listed.len(), 2);
+        let disk = listed.iter().find(|(name, _)| name == "disk").unwrap();
+        assert!(disk.1.is_block_device());
+        let refused = error(fs::symlink_metadata(twin.here("disk")));
+        assert_eq!(refused, error(File::open(twin.here("disk"))));
+        assert_ne!(refused, Errno::STALE.raw_os_error());
+        assert_eq!(fs::read(twin.here("file")).unwrap(), b"content");
+    }
+    fs::remove_file(twin.host("disk")).unwrap();
+    fs::write(twin.host("disk"), b"a file now").unwrap();
+    assert_eq!(fs::read(twin.here("disk")).unwrap(), b"a file now");
+}
+
+#[test]
 fn more_files_than_the_server_has_ids_for_are_walked() {
     let mut setup = Setup::default();
     setup.policy.ids_max = 300;
@@ -429,6 +489,8 @@ fn more_files_than_the_server_has_ids_for_are_walked() {
     for number in 0..2000 {
         fs::write(twin.host(&number.to_string()), number.to_string()).unwrap();
     }
+    let listed = fs::read_dir(twin.point.path()).unwrap();
+    assert_eq!(listed.count(), 2000);
     for number in 0..2000 {
         let read = fs::read_to_string(twin.here(&number.to_string()));
         assert_eq!(read.unwrap(), number.to_string());
@@ -476,6 +538,10 @@ fn what_the_host_changes_is_seen_when_the_time_is_over() {
     assert_eq!(fs::read(twin.here("f")).unwrap(), b"old");
     fs::write(twin.host("f"), b"newer").unwrap();
     assert_eq!(fs::read(twin.here("f")).unwrap(), b"newer");
+    assert_eq!(fs::read_dir(twin.point.path()).unwrap().count(), 1);
+    fs::write(twin.host("f"), b"even newer").unwrap();
+    assert_eq!(fs::metadata(twin.here("f")).unwrap().len(), 10);
+    fs::write(twin.host("f"), b"newer").unwrap();
     fs::rename(twin.host("f"), twin.host("g")).unwrap();
     assert!(!twin.here("f").exists());
     assert_eq!(fs::read(twin.here("g")).unwrap(), b"newer");
