@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use client::Client;
 use fuser::{INodeNo, Notifier};
@@ -18,6 +19,9 @@ use crate::nodes::Nodes;
 
 /// Ids in one Close, as other clients have it.
 const CLOSE_IDS_MAX: usize = 100;
+
+/// How long something may wait for more of its kind.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Something to do.
 #[derive(Debug)]
@@ -46,6 +50,9 @@ impl Worker {
     fn run(&self, chores: &Receiver<Chore>) {
         let mut ids = Vec::with_capacity(CLOSE_IDS_MAX);
         while let Ok(first) = chores.recv() {
+            // Ids come one by one, as the kernel forgets; a request and two wake-ups for each cost more
+            // than what is done with them.
+            std::thread::sleep(GATHER);
             let mut shed = 0;
             for chore in std::iter::once(first).chain(chores.try_iter().take(CLOSE_IDS_MAX - 1)) {
                 match chore {

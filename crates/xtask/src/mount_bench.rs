@@ -149,10 +149,17 @@ fn measure(dir: &Path, seconds: u32) -> Result<Figures, Failure> {
     thread::sleep(FORGOTTEN);
     let again = ("git status, attributes forgotten", "s");
     figures.push((again, status(&clone)?));
+    // Names alone, then what takes attributes.
+    for (name, condition) in [
+        ("find, by name", ["-name", "nothing"]),
+        ("find, by size", ["-size", "+1000000k"]),
+    ] {
+        thread::sleep(FORGOTTEN);
+        let mut find = Command::new("find");
+        find.arg(&clone).args(condition);
+        figures.push(((name, "s"), timed(&mut find)?));
+    }
     thread::sleep(FORGOTTEN);
-    let mut find = Command::new("find");
-    find.arg(&clone).args(["-size", "+1000000k"]);
-    figures.push((("find, by size", "s"), timed(&mut find)?));
     let mut remove = Command::new("rm");
     figures.push((("rm -r", "s"), timed(remove.arg("-rf").arg(&clone))?));
     Ok(figures)
