@@ -455,7 +455,8 @@ impl Filesystem for Kernel {
             };
             let ino = attributes.ino;
             let full = reply.add(ino, next, listed.name(), &ttl, &attributes, GENERATION);
-            if full && !ttl.is_zero() {
+            if full && matches!(listed, Listed::Entry(_)) {
+                // The kernel was not told.
                 self.0.nodes.forget(ino.0, 1);
             }
             full
