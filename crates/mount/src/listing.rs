@@ -4,12 +4,15 @@
 //! directory is closed or rewound.
 
 use client::{Client, Entry};
-use wire::{Errno, FdId};
+use wire::{Errno, FdId, Name};
 
 /// Bytes of host records asked for at a time.
 const GETDENTS_BYTES: i32 = 65_536;
 /// Most bytes of names kept for one open directory: some ten million entries.
 const NAMES_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of the longest name that every kernel takes from a FUSE server.
+const NAME_LENGTH_MAX: usize = 1024;
 
 /// What was listed so far.
 #[derive(Debug, Default)]
@@ -28,7 +31,7 @@ impl Listing {
     /// The entry at a position, which counts from 0 after the last rewind.
     ///
     /// # Errors
-    /// The server's; `NOMEM` for a directory that does not end.
+    /// The server's; `NOMEM` for a directory that does not end; `IO` for an entry whose name none can be.
     pub(crate) fn at(
         &mut self,
         position: usize,
@@ -49,12 +52,51 @@ impl Listing {
         Ok(self.entries.get(position))
     }
 
+    /// What the kernel would not take in an answer must not get there: it takes none of the entries
+    /// behind it then, which we would have counted as looked up for ever. Nor `.` and `..`, which it
+    /// does not count.
     fn keep(&mut self, more: Vec<Entry>) -> Result<(), Errno> {
+        let taken =
+            |entry: &Entry| entry.name.len() <= NAME_LENGTH_MAX && Name::new(&entry.name).is_ok();
+        if !more.iter().all(taken) {
+            return Err(Errno::IO);
+        }
         self.names_bytes += more.iter().map(|entry| entry.name.len() + 1).sum::<usize>();
         if self.names_bytes > NAMES_BYTES_MAX {
             return Err(Errno::NOMEM);
         }
         self.entries.extend(more);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &[u8]) -> Entry {
+        Entry {
+            ino: 1,
+            dev_minor: 0,
+            dev_major: 0,
+            off: 0,
+            kind: 8,
+            name: name.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_listing_with_a_name_that_none_can_be_is_refused_whole() {
+        let long = [b'x'; NAME_LENGTH_MAX + 1];
+        for name in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0b", &long] {
+            let mut listing = Listing::default();
+            let kept = listing.keep(vec![entry(b"good"), entry(name)]);
+            assert_eq!(kept, Err(Errno::IO), "{}", name.escape_ascii());
+            assert!(listing.entries.is_empty());
+        }
+        let mut listing = Listing::default();
+        let names = [&b"..."[..], b"\xff\n", &long[1..]];
+        assert_eq!(listing.keep(names.map(entry).to_vec()), Ok(()));
+        assert_eq!(listing.entries.len(), names.len());
     }
 }
